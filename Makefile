@@ -1,0 +1,47 @@
+# Two commands: `make up` runs sansfilm on this machine, `make check` proves it. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VIEWER_VERSION := 3.12.10
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: help up demo check crash bench lock clean viewer
+.DEFAULT_GOAL := help
+
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+up: $(VENV)/.installed viewer  ## run edge, worker and web on this machine (Ctrl-C drains and stops)
+	@exec $(BIN)/sansfilm up
+
+demo: $(VENV)/.installed  ## in a second terminal: send a synthetic brain MR and print the link that opens it
+	@exec $(BIN)/sansfilm demo
+
+check: $(VENV)/.installed-dev viewer  ## lint, types, import directions and every test
+	@bash .ci/tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked packages into $(VENV) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+viewer:  ## fetch the OHIF viewer's package once (needs npm; without it sansfilm runs and says so)
+	@bash .ci/viewer $(VIEWER_VERSION)
+
+lock:  ## renew the hash-locked requirement lists (needs uv)
+	uv pip compile --generate-hashes --no-emit-index-url --no-header -q --python-version 3.11 requirements.in -o requirements.txt
+	uv pip compile --generate-hashes --no-emit-index-url --no-header -q --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+
+clean:  ## remove the environment and the viewer; never the data
+	rm -rf $(VENV) viewer

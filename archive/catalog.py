@@ -1,0 +1,202 @@
+"""The seam to the catalog: the one commit point, and the one way to ask what the archive holds.
+
+`Catalog` belongs to the worker, `CatalogReader` to everyone else. All readers go through `CatalogReader`: current
+version + state + corrections are applied there and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from schemas.decisions import Decision
+from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
+
+# ---- verdicts: what a commit decided -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class New:
+    """The first content under this SOP Instance UID; it is visible now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Same:
+    """This content was committed before; nothing changed, the bytes just put are not referred to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Other content under a known UID: kept as a further version; the current one stays."""
+
+    current_wire_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """Entered in quarantine, or there already."""
+
+
+Verdict = New | Same | Conflict | Quarantined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownVersion:
+    """A committed version of an instance."""
+
+    wire_sha256: str
+    study_instance_uid: str
+    current: bool
+    location: MemberLocation
+
+
+class Catalog(Protocol):
+    """The writing end; one per worker process, used from one thread."""
+
+    def known(self, tenant: str, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[KnownVersion]]:
+        """What is committed under these UIDs: a hint that saves work and decides nothing."""
+
+    def commit_batch(
+        self,
+        placed: Sequence[PlacedRecord],
+        *,
+        equal: Callable[[PlacedRecord, KnownVersion], bool],
+        on_conflict: Callable[[PlacedRecord, KnownVersion], None],
+    ) -> Sequence[Verdict]:
+        """One transaction: insert, judge from what the inserts returned, count, queue outgoing events.
+
+        Idempotent: the same records again give `Same`. `equal` is asked only under an unequal digest and a known UID.
+        `on_conflict` is called inside the transaction before it ends, with the version that stays current: it makes the
+        verdict durable in the journal, so that a rebuild decides the same.
+
+        Raises:
+            Retryable: nothing was committed.
+        """
+
+    def apply(self, decision: Decision, *, decision_id: str, decided_at: str, decided_by: str) -> bool:
+        """Execute an operator's decision; False if its object does not exist. Idempotent by `decision_id`."""
+
+    def close(self) -> None:
+        """Release the database."""
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """On whose behalf, and in which tenant, something is read. Every read takes one."""
+
+    principal: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneOf:
+    """Single value or list of UID matching (PS3.4 C.2.2.2.1, C.2.2.2.2)."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wildcard:
+    """Wild card matching with ``*`` and ``?`` (PS3.4 C.2.2.2.4)."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Between:
+    """Range matching of dates and times (PS3.4 C.2.2.2.5); an empty end is open. Both ends are included."""
+
+    low: str = ""
+    high: str = ""
+
+
+Match = OneOf | Wildcard | Between
+Level = Literal["study", "series", "instance"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One search. Keywords are DICOM keywords (``PatientName``); those of `KEYS` up to the level may be matched."""
+
+    level: Level
+    matches: Mapping[str, Match]
+    limit: int
+    offset: int = 0
+    #: The study list's search as you type: matched against patient name, patient id and accession number.
+    text: str = ""
+
+
+class InstanceState(StrEnum):
+    """Whether readers see an instance (PS3 knows no such thing; it is ours)."""
+
+    VISIBLE = "visible"
+    HELD = "held"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One row of an answer: attribute values by DICOM keyword (parents' included), and marks of ours.
+
+    Values are text as stored; multiple values are joined by a backslash, as DICOM writes them.
+    `values` of a study also has ModalitiesInStudy, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances; of a
+    series NumberOfSeriesRelatedInstances.
+    """
+
+    values: Mapping[str, str]
+    held_count: int = 0
+    conflict_count: int = 0
+    received_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """The current version of a visible instance, and where its bytes are."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    record: InstanceRecord
+    location: MemberLocation
+
+
+class CatalogReader(Protocol):
+    """The reading end: read-only, thread-safe, sees whole batches."""
+
+    def search(self, scope: Scope, query: Query) -> Sequence[Found]:
+        """Rows in a stable order (newest studies first; series by number; instances by number, then UID)."""
+
+    def count(self, scope: Scope, query: Query) -> int:
+        """How many rows `query` would give without its limit and offset, counted up to 10,000."""
+
+    def instances(
+        self, scope: Scope, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    ) -> Iterator[Readable]:
+        """Current versions of the visible instances below a study, series or instance; empty if there are none."""
+
+    def versions(self, scope: Scope, sop_uid: str) -> Sequence[tuple[KnownVersion, InstanceRecord]]:
+        """Every version of an instance, in order of commit."""
+
+    def conflicts(self, scope: Scope) -> Sequence[str]:
+        """SOP Instance UIDs with more than one version, newest conflict first."""
+
+    def quarantined(self, scope: Scope, *, include_closed: bool = False) -> Sequence[Mapping[str, Any]]:
+        """Quarantine entries: id, reason, detail, received_at, calling_ae, called_ae, state, location."""
+
+    def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
+        """Everything known of a study, series or instance: a row per version with its attributes, digests, segment,
+        warnings, kept reason, verdict, times, log position; no patient attributes."""
+
+    def placed(self) -> Iterator[tuple[PlacedRecord, bool]]:
+        """Every version of every tenant and whether it is current, for verify and for comparing catalogs."""
+
+    def counters(self, tenant: str) -> Mapping[str, int]:
+        """studies, series, instances, versions, conflicts, quarantined, bytes: kept by commits, never counted."""
+
+    def close(self) -> None:
+        """Release the database."""

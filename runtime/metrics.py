@@ -1,0 +1,70 @@
+"""Every metric of the product, declared once: type, unit in the name, bounded labels, text.
+
+Each process serves its own on its health socket; the web role merges them at ``/metrics``. docs/metrics.md is
+generated from `DECLARED`. No label ever holds a UID, an AE title or an address.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+_LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+ASSOCIATIONS_OPEN = Gauge("sansfilm_associations_open", "Associations open now.", registry=REGISTRY)
+ASSOCIATIONS = Counter("sansfilm_associations_total", "Associations by outcome.", ["outcome"], registry=REGISTRY)
+INSTANCES_RECEIVED = Counter(
+    "sansfilm_instances_received_total",
+    "Instances acknowledged, by route (cstore, stow).",
+    ["route"],
+    registry=REGISTRY,
+)
+BYTES_RECEIVED = Counter(
+    "sansfilm_received_bytes_total", "Bytes of data sets acknowledged, by route.", ["route"], registry=REGISTRY
+)
+INSTANCES_REJECTED = Counter(
+    "sansfilm_instances_rejected_total", "Instances refused, by reason.", ["reason"], registry=REGISTRY
+)
+ACKNOWLEDGE_SECONDS = Histogram(
+    "sansfilm_acknowledge_seconds",
+    "From an instance's last byte to its Success.",
+    buckets=_LATENCY_S,
+    registry=REGISTRY,
+)
+LOG_SYNCS = Counter("sansfilm_log_syncs_total", "fdatasync calls of the local log.", registry=REGISTRY)
+LOG_TORN = Counter(
+    "sansfilm_log_torn_total", "Pieces of the log set aside as .torn, by kind.", ["kind"], registry=REGISTRY
+)
+LOG_LAG_MESSAGES = Gauge(
+    "sansfilm_log_lag_messages", "Messages not committed yet, by lane.", ["lane"], registry=REGISTRY
+)
+VERDICTS = Counter(
+    "sansfilm_verdicts_total",
+    "What became of messages: new, same, conflict, quarantined, decision.",
+    ["verdict"],
+    registry=REGISTRY,
+)
+QUARANTINED = Counter("sansfilm_quarantined_total", "Instances quarantined, by reason.", ["reason"], registry=REGISTRY)
+KEPT = Counter("sansfilm_kept_total", "Instances stored as they came, by reason.", ["reason"], registry=REGISTRY)
+BATCH_SECONDS = Histogram(
+    "sansfilm_batch_seconds",
+    "Time a batch spends in each step (prepare, put, commit).",
+    ["step"],
+    buckets=_LATENCY_S,
+    registry=REGISTRY,
+)
+BATCH_RETRIES = Counter("sansfilm_batch_retries_total", "Attempts repeated after a passing fault.", registry=REGISTRY)
+ARCHIVED_BYTES = Counter("sansfilm_archived_bytes_total", "Bytes written to segments.", registry=REGISTRY)
+HTTP_REQUESTS = Counter(
+    "sansfilm_http_requests_total",
+    "HTTP requests, by service and status class.",
+    ["service", "status"],
+    registry=REGISTRY,
+)
+HTTP_SECONDS = Histogram(
+    "sansfilm_http_seconds",
+    "Time to the end of the answer, by service.",
+    ["service"],
+    buckets=_LATENCY_S,
+    registry=REGISTRY,
+)

@@ -1,0 +1,137 @@
+"""Settings: one frozen model per role, parsed once at start.
+
+Order: command-line flag > environment (``SANSFILM_`` and the field's name) > ``sansfilm.toml`` in the working directory
+> default. Sizes are in bytes and times in seconds, as the names say. docs/settings.md is generated from this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from runtime.errors import Misconfigured
+from schemas.message import Lane
+
+S = TypeVar("S", bound="CommonSettings")
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class CommonSettings(BaseSettings):
+    """What every role reads."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SANSFILM_", toml_file="sansfilm.toml", frozen=True, extra="ignore", validate_default=True
+    )
+
+    data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
+    tenant: str = Field("default", description="Tenant that instances received here belong to.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
+    inline_max_bytes: int = Field(
+        MIB, ge=4096, description="Larger instances travel as claim checks: a one-member segment of their own."
+    )
+    log_file_max_bytes: int = Field(256 * MIB, ge=MIB, description="Size at which the local log opens its next file.")
+    disk_reserve_bytes: int = Field(
+        2 * GIB,
+        ge=0,
+        description="Free space kept back: receiving stops below it plus 1.1 x the log that is not committed yet.",
+    )
+    shutdown_timeout_s: float = Field(25.0, gt=0, description="Deadline for stop, drain, sync, commit and close.")
+    insecure_demo: bool = Field(
+        False, description="Allow a bind address other than loopback without TLS and credentials. Shown on every page."
+    )
+
+    @property
+    def log_dir(self) -> Path:
+        """The local log."""
+        return self.data_dir / "log"
+
+    @property
+    def archive_dir(self) -> Path:
+        """The archive: segments and journal; with it alone everything else can be rebuilt."""
+        return self.data_dir / "archive"
+
+    @property
+    def catalog_path(self) -> Path:
+        """The SQLite catalog."""
+        return self.data_dir / "catalog" / "catalog.sqlite"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, locks and attempt counts of running processes."""
+        return self.data_dir / "run"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class EdgeSettings(CommonSettings):
+    """The receiver."""
+
+    bind_address: str = Field("127.0.0.1", description="Address on which DICOM associations are accepted.")
+    dicom_port: int = Field(11112, ge=1, le=65535, description="Port on which DICOM associations are accepted.")
+    ae_title: str = Field("SANSFILM", min_length=1, max_length=16, description="This application entity's title.")
+    require_called_ae: bool = Field(False, description="Refuse associations that call another AE title than ours.")
+    lane: Lane = Field(Lane.ROUTINE, description="Lane of what is received here.")
+    associations_max: int = Field(64, ge=1, description="Associations at one time, per edge process.")
+    associations_per_caller_max: int = Field(32, ge=1, description="Associations at one time from one address.")
+    pdu_max_bytes: int = Field(131072, ge=4096, le=MIB, description="Largest P-DATA-TF PDU we announce and accept.")
+    object_max_bytes: int = Field(4 * GIB, ge=MIB, description="Largest instance accepted.")
+    artim_timeout_s: float = Field(10.0, gt=0, description="Wait for an A-ASSOCIATE-RQ, and for a peer to close.")
+    idle_timeout_s: float = Field(60.0, gt=0, description="Longest silence inside an association.")
+    ack_timeout_s: float = Field(25.0, gt=0, description="Longest wait for the log before 0xA700 is answered.")
+    edge_processes: int = Field(1, ge=1, le=64, description="Edge processes that accept on the one socket.")
+
+
+class WorkerSettings(CommonSettings):
+    """The pool."""
+
+    transcode: Literal["keep", "htj2k"] = Field("htj2k", description="What to do with native pixel data.")
+    transcode_max_bytes: int = Field(256 * MIB, ge=MIB, description="Larger instances are stored as they came.")
+    worker_threads: int = Field(2, ge=1, le=64, description="Threads that parse, hash and encode.")
+    batch_max_messages: int = Field(256, ge=1, description="Messages in a batch.")
+    batch_max_bytes: int = Field(64 * MIB, ge=MIB, description="Bytes in a batch.")
+    urgent_wait_s: float = Field(0.1, ge=0, description="Longest wait to fill a batch of the urgent lane.")
+    routine_wait_s: float = Field(0.25, ge=0, description="Longest wait to fill a batch of the routine lane.")
+    bulk_wait_s: float = Field(5.0, ge=0, description="Longest wait to fill a batch of the bulk lane.")
+    retry_wait_max_s: float = Field(30.0, gt=0, description="Longest pause between attempts while a fault lasts.")
+
+
+class WebSettings(EdgeSettings):
+    """The readers, and STOW-RS."""
+
+    http_port: int = Field(8080, ge=1, le=65535, description="Port of the pages, DICOMweb, metrics and health.")
+    viewer_dir: Path = Field(Path("viewer"), description="Folder of the OHIF viewer; absent: no viewer.")
+    query_limit_max: int = Field(1000, ge=1, description="Most rows one QIDO-RS answer gives.")
+    decode_processes: int = Field(1, ge=1, le=64, description="Child processes that decode compressed pixel data.")
+    decode_timeout_s: float = Field(30.0, gt=0, description="Time one decode may take.")
+    decode_memory_max_bytes: int = Field(2 * GIB, ge=256 * MIB, description="Memory one decode may take.")
+
+
+class UpSettings(WebSettings, WorkerSettings):
+    """All roles on one machine."""
+
+
+def load_settings(model: type[S], **flags: Any) -> S:
+    """Parse the settings of a role; flags that are None are not given.
+
+    Raises:
+        Misconfigured: names each wrong setting, its environment variable and what is wrong with it.
+    """
+    try:
+        return model(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(f"SANSFILM_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise Misconfigured(f"settings are wrong: {wrong}") from error
