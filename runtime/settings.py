@@ -123,6 +123,12 @@ class WebSettings(EdgeSettings):
 class UpSettings(WebSettings, WorkerSettings):
     """All roles on one machine."""
 
+    ready_timeout_s: float = Field(60.0, gt=0, description="Longest wait for all roles to become ready at start.")
+    restart_wait_max_s: float = Field(10.0, gt=0, description="Longest pause before a role that ended is restarted.")
+    role_log_max_bytes: int = Field(
+        16 * MIB, ge=4096, description="Size at which a role's log file is renamed to .1 and begun anew."
+    )
+
 
 def load_settings(model: type[S], **flags: Any) -> S:
     """Parse the settings of a role; flags that are None are not given.
