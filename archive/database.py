@@ -1,0 +1,209 @@
+"""The database under the catalog: opening, transactions, errors. The one place where databases differ.
+
+A SQLite catalog is a *generation*, ``catalog-<uuid7>.sqlite``, and a symbolic link ``catalog.sqlite`` to it. SQLite
+follows the link, so every generation has its own write-ahead log, and replacing the link swaps catalogs atomically
+while readers still hold the old one. One process writes at a time (a POSIX lock beside the link, released by its
+death), on one connection, with ``synchronous=FULL``: a commit that returned is on the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from archive import schema
+from runtime.clock import Clock
+from runtime.errors import Fatal, Misconfigured, OutOfSpace, Retryable
+
+BUSY_TIMEOUT_S: Final = 10.0
+READER_CONNECTIONS_MAX: Final = 32
+#: Rows in one statement: bounded by SQLite's 32,766 parameters at the width of the widest table.
+ROWS_PER_STATEMENT: Final = 500
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Map the database's errors into the product's tree.
+
+    Raises:
+        OutOfSpace: the disk is full.
+        Retryable: busy, locked, input/output error, connection lost; nothing was committed.
+        Fatal: the file is no catalog or is damaged; rebuild it from the archive.
+    """
+    try:
+        yield
+    except (OperationalError, PoolTimeout) as error:
+        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise OutOfSpace("the catalog's disk is full") from None
+        raise Retryable(f"the catalog is not available: {_name_of(error)}") from None
+    except DBAPIError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise Fatal("the catalog is damaged; stop the worker and run: sansfilm archive rebuild") from None
+        raise
+
+
+def _name_of(error: Exception) -> str:
+    """The error's symbolic name; its text would quote the statement's values."""
+    return str(getattr(getattr(error, "orig", None), "sqlite_errorname", type(error).__name__))
+
+
+# ---- opening -------------------------------------------------------------------------------------------------------
+
+
+def generation_path(link: Path, clock: Clock) -> Path:
+    """A new file's name beside `link`, for a catalog that is not in use yet."""
+    return link.with_name(f"{link.stem}-{clock.new_id()}{link.suffix}")
+
+
+def create_file(path: Path) -> None:
+    """Make an empty catalog at `path`, complete on the disk."""
+    engine = writer_engine(path)
+    with mapped_errors(), engine.begin() as connection:
+        schema.metadata.create_all(connection)
+        connection.execute(insert(schema.catalog_revision).values(revision=schema.REVISION))
+    engine.dispose()
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`, atomically and durably; what it led to before is removed."""
+    before = link.resolve() if link.exists() else None
+    beside = link.with_name(f"{link.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(target.name)
+    beside.replace(link)
+    sync_folder(link.parent)
+    if before is not None and before != target.resolve():
+        remove_file(before)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a catalog's file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def sweep_generations(link: Path) -> None:
+    """Remove generations that nothing leads to: a first start or a rebuild was cut short. Under the writer's lock."""
+    current = link.resolve() if link.exists() else None
+    for path in link.parent.glob(f"{link.stem}-*{link.suffix}"):
+        if path.resolve() != current:
+            remove_file(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_writer(link: Path) -> IO[bytes]:
+    """The right to write the catalog, until the file given is closed or the process ends.
+
+    Raises:
+        Misconfigured: another process writes this catalog.
+    """
+    link.parent.mkdir(parents=True, exist_ok=True)
+    held = link.with_name(f"{link.name}.lock").open("ab")
+    try:
+        # A POSIX lock: children made by fork do not keep it alive after this process is gone.
+        fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        raise Misconfigured("another process is writing this catalog; stop the worker first") from None
+    return held
+
+
+def writer_engine(path: Path) -> Engine:
+    """An engine with one connection; a transaction takes the write lock when it begins."""
+    engine = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0, connect_args=_ARGUMENTS)
+    event.listen(engine, "connect", _prepare_writer)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def reader_engine(path: Path) -> Engine:
+    """An engine whose connections cannot write; a transaction sees one state of the catalog."""
+    url = f"sqlite:///file:{path}?mode=ro&uri=true"
+    engine = create_engine(
+        url, pool_size=8, max_overflow=READER_CONNECTIONS_MAX - 8, pool_timeout=BUSY_TIMEOUT_S, connect_args=_ARGUMENTS
+    )
+    event.listen(engine, "connect", _prepare_reader)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+_ARGUMENTS: dict[str, Any] = {"check_same_thread": False, "timeout": BUSY_TIMEOUT_S}
+
+
+def _prepare_writer(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "case_sensitive_like=ON",
+        "cache_size=-65536",
+        "journal_size_limit=67108864",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_reader(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None
+    for pragma in ("query_only=ON", "case_sensitive_like=ON", "cache_size=-16384"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def check_revision(connection: Connection) -> None:
+    """Raises:
+    Misconfigured: the catalog was written by another revision of this program.
+    """
+    revision = connection.scalar(select(schema.catalog_revision.c.revision))
+    if revision != schema.REVISION:
+        raise Misconfigured("the catalog has another revision than this program; run: sansfilm archive rebuild")
+
+
+# ---- statements that each database words differently ---------------------------------------------------------------
+
+
+def insert_ignoring(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """INSERT that leaves out rows whose key is there already (ON CONFLICT DO NOTHING)."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def insert_adding(connection: Connection, table: Table, column: str) -> sqlite.Insert | postgresql.Insert:
+    """INSERT that adds `column` to the row whose primary key is there already."""
+    statement: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    added = {column: table.c[column] + statement.excluded[column]}
+    upsert: sqlite.Insert | postgresql.Insert = statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns), set_=added
+    )
+    return upsert

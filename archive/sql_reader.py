@@ -1,0 +1,317 @@
+"""The reading end of the catalog: read-only connections, and the only statements that read instance rows."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, func, select
+
+from archive import schema
+from archive.catalog import Found, InstanceState, KnownVersion, Query, Readable, Scope
+from archive.database import check_revision, mapped_errors, reader_engine
+from archive.decided import QuarantineState
+from archive.insertion import filed, known_version
+from archive.search import COUNT_MAX, answer_to, count_of
+from archive.tally import COUNTERS
+from schemas.record import InstanceRecord, PlacedRecord, decode_placed
+
+#: Records read by one statement while iterating.
+PAGE_ROWS: Final = 500
+CONFLICTS_MAX: Final = 10_000
+
+_study, _series, _instance, _version = schema.study, schema.series, schema.instance, schema.version
+_segment, _tenant, _quarantine = schema.segment, schema.tenant, schema.quarantine
+
+
+def open_reader(path: Path) -> SqlCatalogReader:
+    """A reader of the catalog at `path`; while there is no file the archive is empty."""
+    return SqlCatalogReader(path)
+
+
+class SqlCatalogReader:
+    """`archive.catalog.CatalogReader` on SQLAlchemy Core; thread-safe, closed by its owner.
+
+    Each call looks whether the file at the path is still the one that is open, so a reader follows a rebuild.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._opened: tuple[tuple[int, int], Engine] | None = None
+
+    # ---- searching ----
+
+    def search(self, scope: Scope, query: Query) -> Sequence[Found]:
+        """See `CatalogReader.search`."""
+        answer = answer_to(scope.tenant, query)
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute(answer.rows.limit(query.limit).offset(query.offset)).mappings().all()
+        return [_found(row, answer.keywords, query) for row in rows]
+
+    def count(self, scope: Scope, query: Query) -> int:
+        """See `CatalogReader.count`."""
+        with self._reading() as connection:
+            if connection is None:
+                return 0
+            matches = count_of(scope.tenant, query).limit(COUNT_MAX).subquery()
+            return int(connection.execute(select(func.count()).select_from(matches)).scalar_one())
+
+    # ---- instances ----
+
+    def instances(
+        self, scope: Scope, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    ) -> Iterator[Readable]:
+        """See `CatalogReader.instances`. Which instances is settled at the first step; records follow in pages."""
+        for uids in _pages(self._instance_uids(scope, study_uid, series_uid, sop_uid)):
+            yield from self._readable(scope, study_uid, uids)
+
+    def _instance_uids(self, scope: Scope, study_uid: str, series_uid: str | None, sop_uid: str | None) -> list[str]:
+        wanted: list[ColumnElement[bool]] = []
+        if series_uid is not None:
+            wanted.append(_series.c.series_instance_uid == series_uid)
+        if sop_uid is not None:
+            wanted.append(_instance.c.sop_instance_uid == sop_uid)
+        order = (_series.c.series_order, _series.c.id, _instance.c.instance_order, _instance.c.sop_instance_uid)
+        rows = select(_instance.c.sop_instance_uid).select_from(_VISIBLE).where(*_below(scope, study_uid), *wanted)
+        with self._reading() as connection:
+            return list(connection.scalars(rows.order_by(*order))) if connection else []
+
+    def _readable(self, scope: Scope, study_uid: str, uids: list[str]) -> Iterator[Readable]:
+        """The current versions of `uids`; those that went away meanwhile are left out."""
+        rows = select(_instance.c.sop_instance_uid, _version.c.record).select_from(_VISIBLE.join(_version, _current()))
+        page = rows.where(*_below(scope, study_uid), _instance.c.sop_instance_uid.in_(uids))
+        with self._reading() as connection:
+            found = dict(connection.execute(page).tuples().all()) if connection else {}
+        for uid in uids:
+            if uid in found:
+                yield _readable(decode_placed(found[uid]))
+
+    def versions(self, scope: Scope, sop_uid: str) -> Sequence[tuple[KnownVersion, InstanceRecord]]:
+        """See `CatalogReader.versions`."""
+        rows = _versions_of(scope).where(schema.sop.c.sop_instance_uid == sop_uid)
+        with self._reading() as connection:
+            found = connection.execute(rows).all() if connection else []
+        return [(known_version(row), filed(decode_placed(row._mapping[_version.c.record]))) for row in found]
+
+    def conflicts(self, scope: Scope) -> Sequence[str]:
+        """See `CatalogReader.conflicts`; the newest `CONFLICTS_MAX`."""
+        source = _instance.join(_study, _study.c.id == _instance.c.study_id).join(_tenant)
+        rows = select(_instance.c.sop_instance_uid).select_from(source).where(_tenant.c.name == scope.tenant)
+        newest = rows.where(_instance.c.conflict_version_id.is_not(None)).order_by(
+            _instance.c.conflict_version_id.desc()
+        )
+        with self._reading() as connection:
+            return list(connection.scalars(newest.limit(CONFLICTS_MAX))) if connection else []
+
+    # ---- quarantine, trace, counters ----
+
+    def quarantined(self, scope: Scope, *, include_closed: bool = False) -> Sequence[Mapping[str, Any]]:
+        """See `CatalogReader.quarantined`; in order of receipt, as `QuarantineRecord` fields beside the state."""
+        rows = (
+            select(_quarantine).join(_tenant).where(_tenant.c.name == scope.tenant).order_by(_quarantine.c.message_id)
+        )
+        if not include_closed:
+            rows = rows.where(_quarantine.c.state == QuarantineState.OPEN.value)
+        with self._reading() as connection:
+            found = connection.execute(rows).mappings().all() if connection else []
+        return [_quarantine_entry(row) for row in found]
+
+    def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
+        """See `CatalogReader.trace`."""
+        sop = schema.sop
+        lookups = (
+            sop.c.sop_instance_uid == uid,
+            _series.c.series_instance_uid == uid,
+            _study.c.study_instance_uid == uid,
+        )
+        with self._reading() as connection:
+            for condition in lookups if connection else ():
+                assert connection is not None
+                if rows := connection.execute(_versions_of(scope).where(condition)).all():
+                    return [_traced(row._mapping) for row in rows]
+        return []
+
+    def placed(self) -> Iterator[tuple[PlacedRecord, bool]]:
+        """See `CatalogReader.placed`; in order of commit, then quarantine entries (never current).
+
+        Raises:
+            Retryable: a rebuild put another catalog in place meanwhile; begin again.
+        """
+        engine, after = self._engine(), 0
+        while page := self._page_after(engine, after):
+            after = page[-1][0]
+            for _, line, current in page:
+                yield decode_placed(line), current
+        after = 0
+        while entries := self._quarantine_after(engine, after):
+            after = entries[-1][0]
+            for _, line in entries:
+                yield decode_placed(line), False
+
+    def _page_after(self, engine: Engine | None, after: int) -> Sequence[tuple[int, str, bool]]:
+        current = _version.c.number == _instance.c.current_number
+        rows = select(_version.c.id, _version.c.record, current).select_from(_version.join(_instance))
+        return _page(engine, rows.where(_version.c.id > after).order_by(_version.c.id))
+
+    def _quarantine_after(self, engine: Engine | None, after: int) -> Sequence[tuple[int, str]]:
+        rows = select(_quarantine.c.id, _quarantine.c.record).where(_quarantine.c.id > after)
+        return _page(engine, rows.order_by(_quarantine.c.id))
+
+    def counters(self, tenant: str) -> Mapping[str, int]:
+        """See `CatalogReader.counters`."""
+        counter = schema.counter
+        rows = select(counter.c.name, counter.c.value).join(_tenant).where(_tenant.c.name == tenant)
+        with self._reading() as connection:
+            kept = dict(connection.execute(rows).tuples().all()) if connection else {}
+        return {name: kept.get(name, 0) for name in COUNTERS}
+
+    def close(self) -> None:
+        """See `CatalogReader.close`."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened[1].dispose()
+                self._opened = None
+
+    # ---- the open file ----
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection | None]:
+        engine = self._engine()
+        if engine is None:
+            yield None
+            return
+        with mapped_errors(), engine.connect() as connection:
+            yield connection
+
+    def _engine(self) -> Engine | None:
+        """The engine of the file that is at the path now; None while there is none."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - once a call: a Path's own costs more
+        except FileNotFoundError:
+            return None
+        identity = (status.st_dev, status.st_ino)
+        opened = self._opened
+        if opened is not None and opened[0] == identity:
+            return opened[1]
+        with self._lock:
+            return self._reopened(identity)
+
+    def _reopened(self, identity: tuple[int, int]) -> Engine:
+        if self._opened is not None:
+            if self._opened[0] == identity:
+                return self._opened[1]
+            self._opened[1].dispose()  # connections in use are closed when they are given back
+        engine = reader_engine(self._path.resolve())
+        with mapped_errors(), engine.connect() as connection:
+            check_revision(connection)
+        self._opened = (identity, engine)
+        return engine
+
+
+#: Instances and what is above them.
+_VISIBLE: Final = (
+    _tenant.join(_study, _study.c.tenant_id == _tenant.c.id)
+    .join(_series, _series.c.study_id == _study.c.id)
+    .join(_instance, _instance.c.series_id == _series.c.id)
+)
+
+
+def _below(scope: Scope, study_uid: str) -> tuple[ColumnElement[bool], ...]:
+    """What readers see of a study."""
+    return (
+        _tenant.c.name == scope.tenant,
+        _study.c.study_instance_uid == study_uid,
+        _instance.c.state == InstanceState.VISIBLE.value,
+    )
+
+
+def _readable(placed: PlacedRecord) -> Readable:
+    record = filed(placed)
+    return Readable(
+        study_instance_uid=record.study.study_instance_uid,
+        series_instance_uid=record.series.series_instance_uid,
+        record=record,
+        location=placed.location,
+    )
+
+
+def _page(engine: Engine | None, rows: Select[Any]) -> Sequence[Any]:
+    if engine is None:
+        return []
+    with mapped_errors(), engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(rows.limit(PAGE_ROWS))]
+
+
+def _current() -> ColumnElement[bool]:
+    """Joins an instance to the version that readers see."""
+    return (_version.c.instance_id == _instance.c.id) & (_version.c.number == _instance.c.current_number)
+
+
+def _versions_of(scope: Scope) -> Select[Any]:
+    """All versions of a tenant's instances, with their parents, in order of series, instance and commit."""
+    sop = schema.sop
+    beside = (_instance.c.study_id == sop.c.study_id) & (_instance.c.sop_instance_uid == sop.c.sop_instance_uid)
+    source = sop.join(_tenant, _tenant.c.id == sop.c.tenant_id).join(_study, _study.c.id == sop.c.study_id)
+    source = source.join(_instance, beside).join(_series, _series.c.id == _instance.c.series_id)
+    source = source.join(_version, _version.c.instance_id == _instance.c.id).join(_segment)
+    order = (_series.c.series_order, _series.c.id, _instance.c.instance_order, _instance.c.id, _version.c.number)
+    rows = select(_instance, _version, _segment.c.key).select_from(source)
+    return rows.where(_tenant.c.name == scope.tenant).order_by(*order)
+
+
+def _pages(uids: list[str]) -> Iterator[list[str]]:
+    return (uids[start : start + PAGE_ROWS] for start in range(0, len(uids), PAGE_ROWS))
+
+
+def _found(row: RowMapping, keywords: Mapping[str, str], query: Query) -> Found:
+    values = {keyword: str(row[label]) for keyword, label in keywords.items() if row[label] not in ("", 0)}
+    values["NumberOfStudyRelatedSeries"] = str(row["study_series"])
+    values["NumberOfStudyRelatedInstances"] = str(row["study_instances"])
+    if query.level != "study":
+        values["NumberOfSeriesRelatedInstances"] = str(row["series_instances"])
+    conflicts = int(row["versions"] > 1) if query.level == "instance" else row["conflicts"]
+    held = 0 if query.level == "instance" else row["held"]
+    return Found(values=values, held_count=held, conflict_count=conflicts, received_at=row["received_at"])
+
+
+def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
+    names = ("state", "reason", "detail", "received_at", "committed_at", "calling_ae", "called_ae")
+    placed = decode_placed(row["record"])
+    return {
+        "id": row["message_id"],
+        **{name: row[name] for name in names},
+        "decided_at": row["decided_at"],
+        "decided_by": row["decided_by"],
+        "attributes": placed.record.attributes,
+        "location": placed.location,
+    }
+
+
+_TRACED: Final = (
+    "number", "verdict", "message_id", "study_instance_uid", "series_instance_uid", "wire_sha256", "pixel_sha256",
+    "source", "received_at", "committed_at", "received_transfer_syntax", "stored_transfer_syntax", "kept_reason",
+    "warnings", "file_offset", "size_bytes",
+)  # fmt: skip
+
+
+def _traced(at: RowMapping) -> dict[str, Any]:
+    given = decode_placed(at[_version.c.record]).record.attributes
+    return {
+        "sop_instance_uid": at[_instance.c.sop_instance_uid],
+        "sop_class_uid": at[_instance.c.sop_class_uid],
+        "state": at[_instance.c.state],
+        "current": at[_version.c.number] == at[_instance.c.current_number],
+        **{name: at[_version.c[name]] for name in _TRACED},
+        "segment": at[_segment.c.key],
+        "association_id": given.association_id,
+        "calling_ae": given.calling_ae,
+        "called_ae": given.called_ae,
+        "lane": given.lane.value,
+    }
