@@ -1,0 +1,64 @@
+"""Claim check: an instance too large for a message goes straight into a one-member segment of the archive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from runtime.clock import Clock
+from runtime.errors import OutOfSpace, Rejected, Retryable
+from schemas.identifiers import is_safe_uid
+from schemas.message import MessageAttributes
+from schemas.reasons import RejectReason
+from segments.disk import Buffer, Disk
+from segments.streamed import StreamedSegment
+
+
+class LargeInstance:
+    """A segment under its final key, being written. Nobody sees it before `finish`, nothing is left by `abort`."""
+
+    def __init__(self, disk: Disk, folder: Path, tenant: str, clock: Clock) -> None:
+        self.key = f"{tenant}/{clock.now():%Y/%m/%d}/{clock.new_id()}.tar"
+        self._disk = disk
+        self._path = folder / self.key
+        self._segment = StreamedSegment(disk, self._path)
+
+    def write(self, data: Buffer) -> None:
+        """Append to the Part-10 file.
+
+        Raises:
+            OutOfSpace, Retryable: call `abort`.
+        """
+        self._segment.write(data)
+
+    def finish(self, attributes: MessageAttributes) -> MessageAttributes:
+        """Make the segment durable; gives the attributes that name its member.
+
+        Raises:
+            Rejected: DISK_LOW or LOG_UNAVAILABLE; nothing is left.
+        """
+        finished = replace(attributes, size_bytes=self._segment.size_bytes, crc32c=self._segment.crc32c)
+        name = _member_name(attributes, self._segment.sha256)
+        try:
+            member = self._segment.finish(name, finished.to_headers())
+        except OutOfSpace as error:
+            raise Rejected(RejectReason.DISK_LOW, "the disk is full") from error
+        except Retryable as error:
+            raise Rejected(RejectReason.LOG_UNAVAILABLE, "the archive cannot be written") from error
+        return replace(finished, data_ref=self.key, data_offset=member.offset, sha256=member.sha256)
+
+    def abort(self) -> None:
+        """Leave nothing of an unfinished segment."""
+        self._segment.abort()
+
+    def withdraw(self) -> None:
+        """Remove the finished segment: the log certainly holds no message that names it."""
+        self._disk.remove(self._path)
+
+
+def _member_name(attributes: MessageAttributes, sha256: str) -> str:
+    """As the archive names members, but for the series, which the head does not tell."""
+    uids = (attributes.study_uid, attributes.sop_instance_uid)
+    if not all(map(is_safe_uid, uids)):
+        return f"unnamed/{attributes.id}"
+    return f"{attributes.tenant}/{attributes.study_uid}/{attributes.sop_instance_uid}.{sha256[:16]}.dcm"
