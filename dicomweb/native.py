@@ -1,0 +1,126 @@
+"""Native little endian pixel data of stored instances: by byte range where it is stored so, else decoded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import numpy as np
+
+from archive.catalog import Readable
+from dicomweb.multipart import PIECE_MAX_BYTES, in_pieces
+from dicomweb.problems import NotAcceptable, NotFound
+from dicomweb.reading import Reading
+from instances.description import describe
+from instances.elements import WalkError, walk
+from instances.htj2k import CodecError, decode_frame
+from instances.pixels import PIXEL_TAGS, native_size_bits
+from instances.syntax import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE, Encoding
+from runtime.errors import Retryable, SansfilmError
+from schemas.record import InstanceRecord
+
+#: A decoded instance is whole in memory, as is its stored form, in this process and in the child that decodes it.
+_COPIES: Final = 4
+_UNDECODABLE: Final = "This instance cannot be decoded; ask for transfer-syntax=* to get it as stored."
+
+
+async def explicit_le(reading: Reading, readable: Readable) -> bytes:
+    """The native Explicit VR Little Endian data set of an instance.
+
+    Raises:
+        NotAcceptable: its pixel data cannot be decoded; the stored bytes can still be had with ``transfer-syntax=*``.
+    """
+    if readable.location.size_bytes > reading.settings.decode_memory_max_bytes // _COPIES:
+        raise NotAcceptable("This instance is too large to be decoded here; ask for transfer-syntax=*.")
+    try:
+        return await reading.explicit_le(readable)
+    except Retryable:
+        raise
+    except (SansfilmError, CodecError) as error:
+        raise NotAcceptable(_UNDECODABLE) from error
+
+
+async def native_frame(reading: Reading, readable: Readable, number: int) -> bytes:
+    """Frame `number`, from 1, decoded. The whole instance is decoded unless its frames are our own HTJ2K."""
+    record = readable.record
+    if record.recipe and record.frames:
+        offset, size_bytes = record.frames[number - 1]
+        codestream = await reading.read(readable, offset, size_bytes)
+        return await reading.call(lambda: _decoded(codestream, str(record.recipe["sample_type"])))
+    dataset = await explicit_le(reading, readable)
+    return await reading.call(lambda: frame_of(dataset, number))
+
+
+async def native_pixels(reading: Reading, readable: Readable) -> tuple[AsyncIterator[bytes], int]:
+    """The value of Pixel Data in pieces of at most `PIECE_MAX_BYTES`, and its size.
+
+    Raises:
+        NotFound, NotAcceptable: there is no pixel data, or it cannot be decoded.
+    """
+    record = readable.record
+    if not has_pixels(record):
+        raise NotFound("This instance has no pixel data.")
+    if record.stored_transfer_syntax in (EXPLICIT_LE, IMPLICIT_LE) and record.frames:
+        begin, size_bytes = record.pixel_offset, sum(record.frames[-1]) - record.pixel_offset
+        size_bytes += size_bytes % 2
+        return _range(reading, readable, begin, size_bytes), size_bytes
+    value = pixel_value(await explicit_le(reading, readable))
+    return in_pieces(value), len(value)
+
+
+def has_pixels(record: InstanceRecord) -> bool:
+    """Whether there is Pixel Data. The record of a deflated instance cannot say where, only that there are rows."""
+    return record.pixel_offset > 0 or (record.stored_transfer_syntax == DEFLATED_LE and record.instance.rows > 0)
+
+
+def pixel_value(dataset: bytes) -> memoryview:
+    """A view of the value of Pixel Data, or its float forms, in a native Explicit VR Little Endian data set.
+
+    Raises:
+        NotFound: there is none.
+    """
+    try:
+        for element in walk(dataset, Encoding()):
+            if element.tag in PIXEL_TAGS:
+                return memoryview(dataset)[element.value_offset : element.value_end]
+    except WalkError:
+        pass
+    raise NotFound("This instance has no pixel data.")
+
+
+def frame_of(dataset: bytes, number: int) -> bytes:
+    """Frame `number`, from 1, of a native Explicit VR Little Endian data set.
+
+    Frames of single bits follow each other without gaps; they are shifted to begin at a byte (PS3.5 8.1.1).
+
+    Raises:
+        NotFound: there is no such frame.
+        NotAcceptable: the attributes do not say how large a frame is.
+    """
+    described = describe(dataset, EXPLICIT_LE)
+    if described.pixels is None:
+        raise NotFound("This instance has no pixel data.")
+    if not 1 <= number <= max(described.instance.number_of_frames, 1):
+        raise NotFound("This instance has fewer frames.")
+    if described.pixels.frames:
+        offset, size_bytes = described.pixels.frames[number - 1]
+        return dataset[offset : offset + size_bytes]
+    bits = native_size_bits(described.instance)
+    first, value = bits * (number - 1), memoryview(dataset)[described.pixels.value_offset :]
+    if not bits or first + bits > 8 * described.pixels.value_size_bytes:
+        raise NotAcceptable("The frames of this instance cannot be told apart; ask for the whole instance.")
+    covering = np.frombuffer(value[first // 8 : -(-(first + bits) // 8)], np.uint8)
+    unpacked = np.unpackbits(covering, bitorder="little")[first % 8 : first % 8 + bits]
+    return np.packbits(unpacked, bitorder="little").tobytes()
+
+
+def _decoded(codestream: bytes, sample_type: str) -> bytes:
+    try:
+        return decode_frame(codestream).astype(sample_type, copy=False).tobytes()
+    except CodecError as error:
+        raise NotAcceptable(_UNDECODABLE) from error
+
+
+async def _range(reading: Reading, readable: Readable, begin: int, size_bytes: int) -> AsyncIterator[bytes]:
+    for offset in range(begin, begin + size_bytes, PIECE_MAX_BYTES):
+        yield await reading.read(readable, offset, min(PIECE_MAX_BYTES, begin + size_bytes - offset))

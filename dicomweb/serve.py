@@ -1,0 +1,188 @@
+"""Running the web application on granian inside this process, so that whoever kills the process kills everything."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+
+import structlog
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+from instances.decode import IsolatedDecoder
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from archive.local_store import LocalSegmentStore
+from archive.sql_reader import open_reader
+from dicomweb.app import create_app
+from dicomweb.status import own_metrics
+from runtime.errors import Misconfigured
+from runtime.settings import WebSettings
+
+BACKLOG = 256
+_log = structlog.get_logger()
+
+
+def bind_http(settings: WebSettings) -> socket.socket:
+    """A listening socket on the address and port of the settings; the caller closes it.
+
+    Raises:
+        Misconfigured: the port is in use or forbidden, the address is not this machine's, or it is not loopback and
+            the demonstration without protection was not asked for.
+    """
+    address, port = settings.bind_address, settings.http_port
+    _check_closed(settings)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Against sockets in TIME_WAIT only: another listener on the port still makes bind fail.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Misconfigured(_sentence(error, address, port)) from error
+    return listener
+
+
+def run_web(
+    settings: WebSettings,
+    listener: socket.socket,
+    stop: threading.Event,
+    ready: Callable[[], None],
+    extra_routes: Sequence[BaseRoute] = (),
+    *,
+    is_ready: Callable[[], bool] = lambda: True,
+    collect_metrics: Callable[[], bytes] = own_metrics,
+) -> None:
+    """Serve until `stop` is set, then finish the answers under way, for `shutdown_timeout_s` at most.
+
+    Blocks; call it from the main thread or another. `ready` is called once requests are answered. `is_ready` and
+    `collect_metrics` answer ``/health/ready`` and ``/metrics``.
+    """
+    with ExitStack() as stack:
+        reader = stack.enter_context(closing(open_reader(settings.catalog_path)))
+        store = LocalSegmentStore(settings.archive_dir)
+        decoder = IsolatedDecoder(
+            processes=settings.decode_processes,
+            timeout_s=settings.decode_timeout_s,
+            memory_max_bytes=settings.decode_memory_max_bytes,
+        )
+        stack.callback(decoder.close)
+        app = create_app(
+            settings, reader, store, decoder, extra_routes=extra_routes, ready=is_ready, collect_metrics=collect_metrics
+        )
+        serve_app(app, listener, stop, ready, drain_timeout_s=settings.shutdown_timeout_s)
+
+
+def serve_app(
+    app: ASGIApp, listener: socket.socket, stop: threading.Event, ready: Callable[[], None], *, drain_timeout_s: float
+) -> None:
+    """Serve `app` on `listener` until `stop` is set; see `run_web`."""
+    asyncio.run(_serve(app, listener, stop, ready, drain_timeout_s))
+
+
+async def _serve(
+    app: ASGIApp, listener: socket.socket, stop: threading.Event, ready: Callable[[], None], drain_timeout_s: float
+) -> None:
+    counting = _Counting(app)
+    server = _Listening(counting, listener)
+    serving = asyncio.create_task(server.serve())
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    waiter = threading.Thread(target=_wait, args=(stop, loop, stopped), daemon=True, name="web-stop")
+    waiter.start()
+    await server.started.wait()
+    ready()
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("web_stopping", requests_open=counting.open_count)
+    await counting.drained(drain_timeout_s)
+    server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
+    await serving
+
+
+def _wait(stop: threading.Event, loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+    stop.wait()
+    loop.call_soon_threadsafe(stopped.set)
+
+
+class _Listening(Server):
+    """granian on a socket that is already bound, as a supervisor hands it down."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=BACKLOG,
+            http1_settings=HTTP1Settings(header_read_timeout=30_000),
+            log_enabled=False,
+        )
+        self._listener = listener
+        self.started = asyncio.Event()
+        self.on_startup(self.started.set)
+
+    def _init_shared_socket(self) -> None:
+        listener = self._listener.dup()
+        listener.setblocking(False)
+        self._shd = SocketHolder(listener.detach(), False, BACKLOG)  # type: ignore[call-arg,assignment]  # granian's stub is stale
+
+
+class _Counting:
+    """Counts the requests under way, so that stopping can wait for them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.open_count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        self.open_count += 1
+        self._idle.clear()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.open_count -= 1
+            if not self.open_count:
+                self._idle.set()
+
+    async def drained(self, timeout_s: float) -> None:
+        """Wait until no request is under way, or `timeout_s` is over."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            _log.warning("web_drain_timed_out", requests_open=self.open_count)
+
+
+def _check_closed(settings: WebSettings) -> None:
+    if settings.insecure_demo or _is_loopback(settings.bind_address):
+        return
+    raise Misconfigured(
+        f"SANSFILM_BIND_ADDRESS is {settings.bind_address}, which others can reach, and there is no TLS and no sign-in "
+        "yet: use a loopback address, or accept the risk with --insecure-demo."
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _sentence(error: OSError, address: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {address} is in use by another program: stop it, or set SANSFILM_HTTP_PORT."
+    if error.errno == errno.EACCES:
+        return f"Port {port} needs privileges this process does not have: set SANSFILM_HTTP_PORT to 1024 or above."
+    return f"The address {address} is not one of this machine's: set SANSFILM_BIND_ADDRESS."

@@ -1,0 +1,64 @@
+// The viewer's configuration: one data source, this server. No address is taken from the query string.
+(function () {
+  const root = window.location.origin + '/dicom-web';
+  const notice = 'Consultation seulement, pas de diagnostic primaire · Consultation only, not for primary diagnosis';
+
+  window.config = {
+    name: 'sansfilm',
+    routerBasename: '/',
+    extensions: [],
+    modes: [],
+    // The list of studies is ours, at the root.
+    showStudyList: false,
+    maxNumberOfWebWorkers: 3,
+    showWarningMessageForCrossOrigin: false,
+    showCPUFallbackMessage: true,
+    showLoadingIndicator: true,
+    strictZSpacingForVolumeViewport: true,
+    allowMultiSelectExport: false,
+    maxNumRequests: { interaction: 100, thumbnail: 75, prefetch: 25 },
+    showErrorDetails: 'dev',
+    disableConfirmationPrompts: false,
+    investigationalUseDialog: { option: 'always' },
+    tours: [],
+    whiteLabeling: {
+      createLogoComponentFn: function (React) {
+        return React.createElement(
+          'div',
+          { style: { display: 'flex', alignItems: 'center', gap: '12px' } },
+          React.createElement('a', { href: '/', style: { color: '#fff', fontWeight: 600 } }, '← sansfilm'),
+          React.createElement(
+            'span',
+            { role: 'note', style: { color: '#f5c542', fontSize: '12px', whiteSpace: 'nowrap' } },
+            notice
+          )
+        );
+      },
+    },
+    defaultDataSourceName: 'dicomweb',
+    dataSources: [
+      {
+        namespace: '@ohif/extension-default.dataSourcesModule.dicomweb',
+        sourceName: 'dicomweb',
+        configuration: {
+          friendlyName: 'sansfilm',
+          name: 'sansfilm',
+          wadoUriRoot: root,
+          qidoRoot: root,
+          wadoRoot: root,
+          qidoSupportsIncludeField: true,
+          supportsFuzzyMatching: false,
+          supportsWildcard: true,
+          supportsReject: false,
+          supportsStow: false,
+          dicomUploadEnabled: false,
+          imageRendering: 'wadors',
+          thumbnailRendering: 'wadors',
+          enableStudyLazyLoad: true,
+          omitQuotationForMultipartRequest: true,
+          bulkDataURI: { enabled: true },
+        },
+      },
+    ],
+  };
+})();
