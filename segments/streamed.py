@@ -13,12 +13,13 @@ from typing import Final
 
 from segments.checksum import crc32c
 from segments.disk import Buffer, Disk
+from segments.sweep import PART_SUFFIX
 from segments.tar import CRC32C, SEGMENT, member_header, padding
 from segments.trailer import seal_blocks
 
 #: What is left free for the header: 3 KiB of records.
 HEADER_BYTES: Final = 4096
-PART_SUFFIX: Final = ".part"
+
 SHA256: Final = "sha256"
 
 

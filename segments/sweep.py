@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segments.disk import Disk, is_abandoned
 
-PART_PATTERN = "*.part"
+PART_SUFFIX = ".part"
 
 
 def sweep_parts(disk: Disk, folder: Path) -> int:
@@ -16,7 +16,7 @@ def sweep_parts(disk: Disk, folder: Path) -> int:
     A writer holds the lock of its file, so this may run while other processes receive.
     """
     swept = 0
-    for path in folder.rglob(PART_PATTERN):
+    for path in folder.rglob("*" + PART_SUFFIX):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:  # renamed into place meanwhile
