@@ -1,0 +1,115 @@
+"""The journal: what members cannot say. Each entry is durable before what it says takes effect.
+
+An entry is JSON with ``kind``, ``tenant``, ``at`` (RFC 3339) and what the kind adds:
+
+* ``conflict``: ``sop_instance_uid wire_sha256 current_wire_sha256 message_id``. A further version was kept, and the
+  version that was current stayed so.
+* ``decision``: ``id by decision`` (as `schemas.decisions.encode_decision` has it). An operator decided.
+
+Entries are written more than once if a transaction is repeated; reading them in order of their ids gives the same end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from archive.catalog import KnownVersion
+from archive.segment_store import SegmentStore
+from runtime.clock import Clock, rfc3339
+from runtime.faults import reach
+from schemas.decisions import Decision, decode_decision, encode_decision
+from schemas.record import InstanceRecord, PlacedRecord
+
+CONFLICT: Final = "conflict"
+DECISION: Final = "decision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConflictNoted:
+    """Other content came under a known UID; `current_wire_sha256` stayed the current version."""
+
+    tenant: str
+    sop_instance_uid: str
+    wire_sha256: str
+    current_wire_sha256: str
+    message_id: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionNoted:
+    """An operator's decision, to be executed once by its id."""
+
+    id: str
+    decision: Decision
+    by: str
+    at: str
+
+
+Entry = ConflictNoted | DecisionNoted
+
+
+def encode_entry(entry: Entry) -> dict[str, object]:
+    """What `SegmentStore.put_journal` writes."""
+    if isinstance(entry, ConflictNoted):
+        names = ("tenant", "sop_instance_uid", "wire_sha256", "current_wire_sha256", "message_id", "at")
+        return {"kind": CONFLICT, **{name: getattr(entry, name) for name in names}}
+    decision = json.loads(encode_decision(entry.decision))
+    return {
+        "kind": DECISION,
+        "tenant": entry.decision.tenant,
+        "id": entry.id,
+        "decision": decision,
+        "by": entry.by,
+        "at": entry.at,
+    }
+
+
+def decode_entry(body: bytes) -> Entry:
+    """The inverse of `encode_entry`.
+
+    Raises:
+        ValueError: not an entry this version knows.
+    """
+    try:
+        given: Mapping[str, Any] = json.loads(body)
+        if given["kind"] == CONFLICT:
+            return ConflictNoted(**{name: value for name, value in given.items() if name != "kind"})
+        if given["kind"] == DECISION:
+            decision = decode_decision(json.dumps(given["decision"]).encode())
+            return DecisionNoted(id=given["id"], decision=decision, by=given["by"], at=given["at"])
+        raise ValueError("unknown kind")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a journal entry: {type(error).__name__}") from error
+
+
+def conflict_writer(store: SegmentStore, clock: Clock) -> Callable[[PlacedRecord, KnownVersion], None]:
+    """The `on_conflict` of `Catalog.commit_batch`: the verdict is durable before its transaction ends."""
+
+    def note(placed: PlacedRecord, current: KnownVersion) -> None:
+        assert isinstance(placed.record, InstanceRecord)
+        entry = ConflictNoted(
+            tenant=placed.record.attributes.tenant,
+            sop_instance_uid=placed.record.instance.sop_instance_uid,
+            wire_sha256=placed.record.wire_sha256,
+            current_wire_sha256=current.wire_sha256,
+            message_id=placed.record.attributes.id,
+            at=rfc3339(clock.now()),
+        )
+        write(store, entry)
+
+    return note
+
+
+def write(store: SegmentStore, entry: Entry) -> str:
+    """Make an entry durable; gives its key.
+
+    Raises:
+        Retryable, OutOfSpace: it may not be durable; nothing that depends on it may happen.
+    """
+    key = store.put_journal(encode_entry(entry))
+    reach("journal.written")
+    return key

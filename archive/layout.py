@@ -1,0 +1,59 @@
+"""Where things lie in the archive's folder: ``segments/<key>``, a README and a restore script beside them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from runtime.clock import Clock
+from schemas.identifiers import SegmentKey, is_tenant
+
+SEGMENTS: Final = "segments"
+JOURNAL: Final = "journal"
+SUFFIX: Final = ".tar"
+
+_KEY = re.compile(r"(?P<tenant>[a-z0-9][a-z0-9-]{0,62})/(\d{4}/\d{2}/\d{2}/)?(?P<name>[0-9a-z-]{1,64})\.tar")
+
+
+def segments_folder(archive_dir: Path) -> Path:
+    """The folder that keys are relative to."""
+    return archive_dir / SEGMENTS
+
+
+def instance_key(tenant: str, clock: Clock, *, segment_id: str = "") -> SegmentKey:
+    """A new key for a segment of instances: ``tenant/yyyy/mm/dd/<uuid7>.tar``.
+
+    Raises:
+        ValueError: `tenant` cannot name a tenant.
+    """
+    if not is_tenant(tenant):
+        raise ValueError("not the name of a tenant")
+    return SegmentKey(f"{tenant}/{clock.now():%Y/%m/%d}/{segment_id or clock.new_id()}{SUFFIX}")
+
+
+def journal_key(segment_id: str) -> SegmentKey:
+    """The key of a journal entry."""
+    return SegmentKey(f"{JOURNAL}/{segment_id}{SUFFIX}")
+
+
+def path_of(archive_dir: Path, key: str) -> Path:
+    """The file of a segment; a key comes from a message or a catalog and is not trusted as a path.
+
+    Raises:
+        FileNotFoundError: no segment can have this key.
+    """
+    if _KEY.fullmatch(key) is None:
+        raise FileNotFoundError("no segment has such a key")
+    return segments_folder(archive_dir) / key
+
+
+def id_of(key: str) -> str:
+    """What segments are ordered by: the last component without its suffix, a UUIDv7."""
+    return key.rpartition("/")[2].removesuffix(SUFFIX)
+
+
+def later_id(candidate: str, latest: str) -> str:
+    """`candidate`, or if the clock went back the next id after `latest`: segments sort in the order they were put."""
+    return candidate if candidate > latest else str(UUID(int=UUID(latest).int + 1))

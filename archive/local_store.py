@@ -1,0 +1,202 @@
+"""Segments in a folder: put once by one process, read by range by many."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from archive import layout
+from archive.descriptors import Descriptors
+from archive.segment_store import AdoptedMember, PreparedMember
+from runtime.clock import Clock, SystemClock
+from runtime.faults import reach
+from runtime.metrics import ARCHIVED_BYTES
+from schemas.record import MemberLocation, PlacedRecord, encode_placed
+from segments.disk import Disk, SystemDisk, mapped_errors
+from segments.reader import read_index
+from segments.sweep import sweep_parts
+from segments.tar import SegmentDamaged
+from segments.writer import EncodedMember, SegmentWriter, encode_member
+
+PIECE_BYTES: Final = 1024 * 1024
+DESCRIPTORS_MAX: Final = 256
+#: What the archive's root holds for whoever finds it without this software: file name, and its source here.
+BESIDE: Final = {"README.txt": "readme.txt", "restore.py": "restore_script.py"}
+
+
+class LocalSegmentStore:
+    """`archive.segment_store.SegmentStore` in a folder. Reading is thread-safe; one thread puts.
+
+    A segment appears whole: written as ``.part``, synced, renamed, its folder synced. Nothing is written by opening;
+    the first put removes stale ``.part`` files and writes the README and the restore script into the root.
+    """
+
+    def __init__(self, archive_dir: Path, *, disk: Disk | None = None, clock: Clock | None = None) -> None:
+        self._archive_dir = archive_dir
+        self._disk = disk or SystemDisk()
+        self._clock = clock or SystemClock()
+        self._descriptors = Descriptors(DESCRIPTORS_MAX)
+        #: Id of the newest segment; None until this process puts.
+        self._latest: str | None = None
+
+    # ---- writing ----
+
+    def put(self, tenant: str, members: Sequence[PreparedMember | AdoptedMember]) -> Sequence[MemberLocation]:
+        """See `SegmentStore.put`."""
+        key = layout.instance_key(tenant, self._clock, segment_id=self._next_id())
+        framed = [one for one in members if isinstance(one, PreparedMember)]
+        bodies = [
+            encode_member(segment=layout.id_of(key), name=one.name, provenance=one.provenance, parts=one.parts)
+            for one in framed
+        ]
+        places = iter(_places(key, bodies))
+        locations = [one.location if isinstance(one, AdoptedMember) else next(places) for one in members]
+        lines = [
+            encode_placed(PlacedRecord(record=one.record, location=location))
+            for one, location in zip(members, locations, strict=True)
+        ]
+        self._write(key, bodies, lines)
+        return locations
+
+    def put_journal(self, entry: Mapping[str, object]) -> str:
+        """See `SegmentStore.put_journal`. The entry is the one member, ``journal/<id>.json``; there is no index."""
+        segment_id = self._next_id()
+        key = layout.journal_key(segment_id)
+        body = json.dumps(dict(entry), sort_keys=True, ensure_ascii=False).encode()
+        name = f"journal/{segment_id}.json"
+        self._write(key, [encode_member(segment=segment_id, name=name, provenance={}, parts=[body])], [])
+        return key
+
+    def delete(self, key: str) -> None:
+        """See `SegmentStore.delete`."""
+        path = layout.path_of(self._archive_dir, key)
+        self._descriptors.forget(path)
+        if path.exists():
+            self._disk.remove(path)
+            self._disk.sync_folder(path.parent)
+
+    def sweep(self) -> int:
+        """Remove ``.part`` files that no living process writes; gives their number."""
+        folder = layout.segments_folder(self._archive_dir)
+        return sweep_parts(self._disk, folder) if folder.is_dir() else 0
+
+    def _next_id(self) -> str:
+        """An id after those of all segments, whatever the clock says: rebuild replays in the order of ids."""
+        if self._latest is None:
+            self._prepare()
+        candidate = self._clock.new_id()
+        self._latest = layout.later_id(candidate, self._latest) if self._latest else candidate
+        return self._latest
+
+    def _prepare(self) -> None:
+        self._disk.make_folder(layout.segments_folder(self._archive_dir))
+        self.sweep()
+        for name, source in BESIDE.items():
+            content = resources.files("archive").joinpath(source).read_bytes()
+            path = self._archive_dir / name
+            if not path.exists() or path.read_bytes() != content:
+                self._disk.replace(path, content)
+        self._latest = _latest_id(layout.segments_folder(self._archive_dir))
+
+    def _write(self, key: str, members: Sequence[EncodedMember], lines: Sequence[bytes]) -> None:
+        path = layout.path_of(self._archive_dir, key)
+        self._disk.make_folder(path.parent)
+        writer = SegmentWriter(self._disk, path.with_name(f"{path.name}.part"), segment=layout.id_of(key))
+        try:
+            writer.append_encoded(members)
+            writer.seal(lines)
+            reach("store.written")
+            writer.sync()
+            reach("store.synced")
+            self._disk.rename(writer.path, path)
+        except BaseException:
+            writer.abandon()
+            raise
+        reach("store.renamed")
+        writer.close()
+        self._disk.sync_folder(path.parent)
+        ARCHIVED_BYTES.inc(writer.size_bytes)
+
+    # ---- reading ----
+
+    def read(self, location: MemberLocation, offset: int = 0, size_bytes: int | None = None) -> bytes:
+        """See `SegmentStore.read`.
+
+        Raises:
+            SegmentDamaged: the segment is shorter than the location says.
+            ValueError: the range is not inside the member.
+        """
+        start, size = _range(location, offset, size_bytes)
+        return self._read_at(location.segment, start, size)
+
+    def stream(self, location: MemberLocation, offset: int = 0, size_bytes: int | None = None) -> Iterator[bytes]:
+        """See `SegmentStore.stream`; pieces of at most `PIECE_BYTES`."""
+        start, size = _range(location, offset, size_bytes)
+        for at in range(start, start + size, PIECE_BYTES):
+            yield self._read_at(location.segment, at, min(PIECE_BYTES, start + size - at))
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See `SegmentStore.keys`."""
+        root = layout.segments_folder(self._archive_dir)
+        found = (path.relative_to(root).as_posix() for path in root.rglob(f"*{layout.SUFFIX}") if path.is_file())
+        yield from sorted((key for key in found if key.startswith(prefix)), key=layout.id_of)
+
+    def index(self, key: str) -> list[bytes]:
+        """The index lines of a segment.
+
+        Raises:
+            SegmentDamaged: it has no readable index.
+        """
+        return read_index(lambda offset, size: self._read_at(key, offset, size), self.size_bytes(key))
+
+    def size_bytes(self, key: str) -> int:
+        """The size of a segment. FileNotFoundError if there is none."""
+        return layout.path_of(self._archive_dir, key).stat().st_size
+
+    def path(self, key: str) -> Path:
+        """The file of a segment, for scans of what has no index. FileNotFoundError for a key that none can have."""
+        return layout.path_of(self._archive_dir, key)
+
+    def _read_at(self, key: str, offset: int, size: int) -> bytes:
+        path = layout.path_of(self._archive_dir, key)
+        with mapped_errors("read a segment"):
+            descriptor = self._descriptors.get(path)
+            data = os.pread(descriptor.number, size, offset)
+            while len(data) < size and (more := os.pread(descriptor.number, size - len(data), offset + len(data))):
+                data += more
+        if len(data) < size:
+            raise SegmentDamaged("the segment is shorter than its index says")
+        return data
+
+    def close(self) -> None:
+        """Close the descriptors kept open; the store stays usable."""
+        self._descriptors.clear()
+
+
+def _places(key: str, bodies: Sequence[EncodedMember]) -> Iterator[MemberLocation]:
+    at = 0
+    for body in bodies:
+        yield MemberLocation(segment=key, offset=at + len(body.header), size_bytes=body.size_bytes)
+        at += body.total_bytes
+
+
+def _range(location: MemberLocation, offset: int, size_bytes: int | None) -> tuple[int, int]:
+    size = location.size_bytes - offset if size_bytes is None else size_bytes
+    if offset < 0 or size < 0 or offset + size > location.size_bytes:
+        raise ValueError("the range is not inside the member")
+    return location.offset + offset, size
+
+
+def _latest_id(folder: Path) -> str | None:
+    """The greatest id in the newest folder of each tenant and in the journal."""
+    newest: list[str] = []
+    for owner in folder.iterdir():
+        at = owner
+        while below := sorted(path for path in at.iterdir() if path.is_dir()):
+            at = below[-1]
+        newest += [layout.id_of(path.name) for path in at.glob(f"*{layout.SUFFIX}")]
+    return max(newest, default=None)
