@@ -24,12 +24,14 @@ acknowledged; delivering it is harmless, losing it might not be). The mark itsel
 stays until the file's deletion is durable, so that a deletion undone by a power cut delivers nothing again.
 
 **Limits.** A queue holds ``queue_max_bytes`` of values a lane (one larger message passes alone); beyond, `publish`
-blocks. Memory of a writer: that much twice, the group being written and the one gathering. A file exceeds ``file_max_bytes`` by
-one group at most. A consumer holds ``max_bytes`` or one message. A quiet lane is looked at every 25 ms.
+blocks. Memory of a writer: that much twice, the group being written and the one gathering. A file exceeds
+``file_max_bytes`` by one group at most. A consumer holds ``max_bytes`` or one message. A quiet lane is looked at every
+25 ms.
 
 **What goes wrong, and then**
 
-* process killed, any time: its locks are free; consumers finish its files by recovery; a torn tail is kept as ``.torn``.
+* process killed, any time: its locks are free; consumers finish its files by recovery; a torn tail is kept as
+  ``.torn``.
 * power cut: the same; what was acknowledged had been synced, and so had the folder's entry.
 * disk full while appending: the group's futures raise OutOfSpace; the file is cut back to its mark, finished and
   closed; the next message tries a new file.
