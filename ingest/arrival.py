@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from ingest.dimse.acceptance import is_stored_sop_class
 from ingest.large import LargeInstance
 from instances.head import Head, read_head
 from instances.part10 import file_header
@@ -195,6 +196,8 @@ class Arrival:
         head = read_head(self._memory[HEADER_ROOM_BYTES : self._end], self._announced.transfer_syntax)
         if self._sender.route == "cstore":
             check_command(self._announced, head)
+        elif not is_stored_sop_class(head.sop_class_uid or self._announced.sop_class_uid):
+            raise Rejected(RejectReason.SOP_CLASS_REFUSED, "not a storage SOP class")
         study_uid = self._announced.study_instance_uid
         if study_uid and head.study_instance_uid != study_uid:
             raise Rejected(RejectReason.UID_MISMATCH, "Study Instance UID is not that of the resource")

@@ -57,7 +57,10 @@ def run_edge(settings: EdgeSettings, listener: socket.socket, stop: threading.Ev
     `ready` is called when associations are accepted. The listener stays open: it belongs to whoever bound it.
     """
     clock = SystemClock()
-    publisher = LocalPublisher(settings.log_dir, writer=f"edge-{clock.new_id()}")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    publisher = LocalPublisher(
+        settings.log_dir, writer=f"edge-{clock.new_id()}", file_max_bytes=settings.log_file_max_bytes
+    )
     disk_rule = DiskRule(settings, clock, uncommitted_bytes=lambda: log_usage(settings.log_dir).uncommitted_bytes)
     edge = Edge(settings, Intake(publisher, settings, clock, disk_rule), clock)
     try:

@@ -15,6 +15,7 @@ class RejectReason(StrEnum):
     HEAD_UNREADABLE = "head_unreadable"
     TOO_LARGE = "too_large"
     SOP_CLASS_REFUSED = "sop_class_refused"
+    TRANSFER_SYNTAX_REFUSED = "transfer_syntax_refused"
 
     @property
     def dimse_status(self) -> int:
@@ -35,6 +36,7 @@ _DIMSE_STATUS = {
     RejectReason.HEAD_UNREADABLE: 0xC000,
     RejectReason.TOO_LARGE: 0xA700,
     RejectReason.SOP_CLASS_REFUSED: 0x0122,
+    RejectReason.TRANSFER_SYNTAX_REFUSED: 0xC122,
 }
 _HTTP_STATUS = {
     RejectReason.ASSOCIATION_LIMIT: 503,
@@ -44,6 +46,7 @@ _HTTP_STATUS = {
     RejectReason.HEAD_UNREADABLE: 409,
     RejectReason.TOO_LARGE: 413,
     RejectReason.SOP_CLASS_REFUSED: 409,
+    RejectReason.TRANSFER_SYNTAX_REFUSED: 409,
 }
 
 

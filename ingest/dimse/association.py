@@ -116,6 +116,7 @@ class Association:
         self._command = bytearray()
         self._command_context = 0
         self._incoming: _Incoming | None = None
+        self._state = threading.Lock()
         #: Whether `drain` may wake us: no instance is being received.
         self._between_messages = True
         self._draining = threading.Event()
@@ -125,9 +126,10 @@ class Association:
 
     def drain(self) -> None:
         """Finish the instance that is being received, then end the association."""
-        self._draining.set()
-        if self._between_messages:
-            self._wire.stop_reading()
+        with self._state:
+            self._draining.set()
+            if self._between_messages:
+                self._wire.stop_reading()
 
     def evict(self) -> None:
         """End at once, without a word."""
@@ -265,11 +267,7 @@ class Association:
         self._wire.set_timeout(self._settings.idle_timeout_s)
         while True:
             if self._incoming is None and not self._command:
-                self._between_messages = True
-                if self._draining.is_set():
-                    raise PeerLost("stopping")
-                self._wire.peek_wait()
-                self._between_messages = False
+                self._wait_for_message()
             kind, size = _pdu_header(self._wire.read(6))
             if kind == PduType.P_DATA_TF:
                 self._take_pdata(size, sender)
@@ -282,6 +280,18 @@ class Association:
                 raise Violation(AbortReason.UNEXPECTED_PDU)
             else:
                 raise Violation(AbortReason.UNRECOGNIZED_PDU)
+
+    def _wait_for_message(self) -> None:
+        """Between messages, and only there, the association may be drained."""
+        self._rest(True)
+        self._wire.peek_wait()
+        self._rest(False)
+
+    def _rest(self, between_messages: bool) -> None:
+        with self._state:
+            self._between_messages = between_messages
+            if self._draining.is_set():
+                raise PeerLost("stopping")
 
     def _take_pdata(self, remaining: int, sender: Sender) -> None:
         if remaining > self._settings.pdu_max_bytes + PDU_SLACK_BYTES:
