@@ -180,6 +180,17 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
+def integrity_error(path: Path) -> str:
+    """What SQLite finds wrong with a catalog's file; empty if nothing."""
+    engine = reader_engine(path)
+    try:
+        with mapped_errors(), engine.connect() as connection:
+            answer = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+        return "" if answer == "ok" else answer
+    finally:
+        engine.dispose()
+
+
 def check_revision(connection: Connection) -> None:
     """Raises:
     Misconfigured: the catalog was written by another revision of this program.

@@ -18,8 +18,9 @@ from runtime.metrics import ARCHIVED_BYTES
 from schemas.record import MemberLocation, PlacedRecord, encode_placed
 from segments.disk import Disk, SystemDisk, mapped_errors
 from segments.reader import read_index
+from segments.recover import Recovery, recover
 from segments.sweep import sweep_parts
-from segments.tar import SegmentDamaged
+from segments.tar import SegmentDamaged, read_member, verify_body
 from segments.writer import EncodedMember, SegmentWriter, encode_member
 
 PIECE_BYTES: Final = 1024 * 1024
@@ -153,13 +154,27 @@ class LocalSegmentStore:
         """
         return read_index(lambda offset, size: self._read_at(key, offset, size), self.size_bytes(key))
 
+    def journal_entry(self, key: str) -> bytes:
+        """The one member of a journal segment, verified.
+
+        Raises:
+            SegmentDamaged: it is not whole.
+        """
+        size_bytes = self.size_bytes(key)
+        member = read_member(lambda offset, size: self._read_at(key, offset, size), 0, size_bytes)
+        if member is None:
+            raise SegmentDamaged("the journal segment is empty")
+        body = self._read_at(key, member.offset, member.size_bytes)
+        verify_body(member, body)
+        return body
+
+    def members(self, key: str) -> Recovery:
+        """What verifies in a segment whatever its state, reading all of it."""
+        return recover(layout.path_of(self._archive_dir, key))
+
     def size_bytes(self, key: str) -> int:
         """The size of a segment. FileNotFoundError if there is none."""
         return layout.path_of(self._archive_dir, key).stat().st_size
-
-    def path(self, key: str) -> Path:
-        """The file of a segment, for scans of what has no index. FileNotFoundError for a key that none can have."""
-        return layout.path_of(self._archive_dir, key)
 
     def _read_at(self, key: str, offset: int, size: int) -> bytes:
         path = layout.path_of(self._archive_dir, key)

@@ -20,6 +20,7 @@ from archive.database import (
     lock_writer,
     mapped_errors,
     point_link,
+    reader_engine,
     sweep_generations,
     writer_engine,
 )
@@ -53,25 +54,30 @@ def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
             fresh = generation_path(path, clock)
             create_file(fresh)
             point_link(path, fresh)
-        return SqlCatalog(writer_engine(path.resolve()), clock=clock, lock=lock)
+        return SqlCatalog(path.resolve(), clock=clock, lock=lock)
     except BaseException:
         lock.close()
         raise
 
 
 class SqlCatalog:
-    """`archive.catalog.Catalog` on SQLAlchemy Core; used from one thread, closed by its owner."""
+    """`archive.catalog.Catalog` on SQLAlchemy Core; closed by its owner.
 
-    def __init__(self, engine: Engine, *, clock: Clock, lock: IO[bytes] | None = None) -> None:
-        self._engine = engine
+    One thread commits and applies, on the one connection that writes; `known` may be asked from any thread meanwhile
+    and sees what was committed before.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock, lock: IO[bytes] | None = None) -> None:
+        self._engine: Engine = writer_engine(path)
+        self._hints: Engine = reader_engine(path)
         self._clock = clock
         self._lock = lock
-        with mapped_errors(), engine.connect() as connection:
+        with mapped_errors(), self._engine.connect() as connection:
             check_revision(connection)
 
     def known(self, tenant: str, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[KnownVersion]]:
         """See `Catalog.known`."""
-        with mapped_errors(), self._engine.connect() as connection:
+        with mapped_errors(), self._hints.connect() as connection:
             found = insertion.held(connection, [(tenant, uid) for uid in dict.fromkeys(sop_instance_uids)])
         return {uid: held.versions for (_, uid), held in found.items()}
 
@@ -104,8 +110,14 @@ class SqlCatalog:
         reach("catalog.committed")
         return done
 
+    def keep_current(self, tenant: str, sop_instance_uid: str, wire_sha256: str) -> bool:
+        """Make a version current because the journal says it was, when another one stands first in the archive."""
+        with mapped_errors(), self._engine.begin() as connection:
+            return decided.use_digest(connection, tenant, sop_instance_uid, wire_sha256)
+
     def close(self) -> None:
         """See `Catalog.close`."""
+        self._hints.dispose()
         self._engine.dispose()
         if self._lock is not None:
             self._lock.close()

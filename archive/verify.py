@@ -1,0 +1,117 @@
+"""Reads everything again and hashes it: whether each version still gives back what was received."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from archive.catalog import CatalogReader
+from archive.findings import Finding, FindingKind, Progress, no_progress
+from archive.layout import JOURNAL
+from archive.local_store import LocalSegmentStore
+from archive.original import OriginalDamaged, original
+from instances.description import describe
+from runtime.errors import Unfileable
+from schemas.record import InstanceRecord, PlacedRecord
+from segments.tar import SegmentDamaged
+
+
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """What was read and what was found."""
+
+    versions: int = 0
+    quarantined: int = 0
+    segments: int = 0
+    bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything stored is what was received."""
+        return not any(finding.kind.is_error for finding in self.findings)
+
+
+def verify(reader: CatalogReader, store: LocalSegmentStore, progress: Progress = no_progress) -> Verification:
+    """Verify every version and quarantine entry of the catalog and every segment of the store.
+
+    Progress counts bytes. Memory is the largest instance. Nothing is changed; a running worker is not in the way.
+
+    Raises:
+        Retryable: the store or the catalog went away, or a rebuild put another catalog in place; begin again.
+    """
+    done = Verification()
+    unreferred = set(store.keys())
+    total = sum(store.size_bytes(key) for key in unreferred)
+    for placed, _ in reader.placed():
+        unreferred.discard(placed.location.segment)
+        done.findings += _findings(placed, store)
+        done.bytes += placed.location.size_bytes
+        done.versions += isinstance(placed.record, InstanceRecord)
+        done.quarantined += not isinstance(placed.record, InstanceRecord)
+        progress(done.bytes, max(total, done.bytes))
+    for key in store.keys():  # noqa: SIM118 - a store is no mapping
+        done.segments += 1
+        done.findings += _segment_findings(key, store, referred=key not in unreferred)
+    progress(total, total)
+    return done
+
+
+def _findings(placed: PlacedRecord, store: LocalSegmentStore) -> Iterator[Finding]:
+    """What is wrong with one version or quarantine entry."""
+    try:
+        if isinstance(placed.record, InstanceRecord):
+            if not _pixels_equal(placed.record, original(store, placed.record, placed.location)):
+                yield _finding(placed, FindingKind.PIXELS_DIFFER)
+        elif not _bytes_equal(placed, store):
+            yield _finding(placed, FindingKind.ORIGINAL_DIFFERS)
+    except OriginalDamaged as error:
+        yield _finding(placed, FindingKind.ORIGINAL_DIFFERS, str(error))
+    except FileNotFoundError:
+        yield _finding(placed, FindingKind.SEGMENT_MISSING)
+    except SegmentDamaged as error:
+        yield _finding(placed, FindingKind.MEMBER_DAMAGED, str(error))
+
+
+def _pixels_equal(record: InstanceRecord, dataset: bytes) -> bool:
+    if not record.pixel_sha256:
+        return True
+    try:
+        pixels = describe(dataset, record.received_transfer_syntax).pixels
+    except Unfileable:
+        return False
+    if pixels is None:
+        return False
+    with memoryview(dataset) as view:
+        value = view[pixels.value_offset : pixels.value_offset + pixels.value_size_bytes]
+        return hashlib.sha256(value).hexdigest() == record.pixel_sha256
+
+
+def _bytes_equal(placed: PlacedRecord, store: LocalSegmentStore) -> bool:
+    digest = hashlib.sha256()
+    for piece in store.stream(placed.location):
+        digest.update(piece)
+    return placed.record.wire_sha256 in ("", digest.hexdigest())
+
+
+def _segment_findings(key: str, store: LocalSegmentStore, *, referred: bool) -> Iterator[Finding]:
+    is_journal = key.startswith(f"{JOURNAL}/")
+    try:
+        if is_journal:
+            store.journal_entry(key)
+        else:
+            store.index(key)
+    except SegmentDamaged as error:
+        kind = FindingKind.JOURNAL_DAMAGED if is_journal else FindingKind.INDEX_DAMAGED
+        yield Finding(kind=kind, segment=key, detail=str(error))
+    except FileNotFoundError:  # collected meanwhile; if somebody refers to it, that was found above
+        return
+    if not referred and not is_journal:
+        yield Finding(kind=FindingKind.SEGMENT_UNREFERRED, segment=key)
+
+
+def _finding(placed: PlacedRecord, kind: FindingKind, detail: str = "") -> Finding:
+    record = placed.record
+    uid = record.instance.sop_instance_uid if isinstance(record, InstanceRecord) else record.attributes.id
+    return Finding(kind=kind, segment=placed.location.segment, sop_instance_uid=uid, detail=detail)
