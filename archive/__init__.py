@@ -21,7 +21,7 @@ catalog's transaction is the only commit point: an instance is archived when, an
 | `restore_script` `readme.txt`                       | what is written into the archive's root |
 
 Invariants
-  * A segment is immutable and appears whole. Ids only grow, whatever the clock does: sorted, they are the order of puts.
+  * A segment is immutable and appears whole. Ids only grow, whatever the clock does: sorted they say the order
   * One row of `sop` per tenant and SOP Instance UID. Who inserts it is New; everyone else is Same or Conflict.
   * A version is never changed or removed. Which one is current is `instance.current_number`.
   * A conflict is in the journal before its transaction ends, a decision before it is executed. So segments and journal,
