@@ -17,7 +17,7 @@ from starlette.routing import Route
 from archive.catalog import Readable
 from dicomweb.accept import MediaRange, accepted
 from dicomweb.metadata import find_bulk
-from dicomweb.multipart import Multipart, Part, in_pieces, new_boundary
+from dicomweb.multipart import Multipart, Part, in_pieces, new_boundary, single_part
 from dicomweb.native import has_pixels, native_frame, native_pixels
 from dicomweb.problems import BadRequest, Endpoint, NotAcceptable, NotFound, answering_problems
 from dicomweb.reading import Reading
@@ -80,6 +80,9 @@ def _frames(reading: Reading) -> Endpoint:
         first = await _frame(reading, readable, numbers[0], chosen)
         if not media_range.multipart and media_range.media_type != "*/*":
             return Response(first, media_type=content_type)
+        if len(numbers) == 1:
+            body, outer_type = single_part(media_type, content_type, first)
+            return Response(body, media_type=outer_type)
         parts = _parts(reading, readable, numbers, first, content_type, chosen)
         multipart = Multipart(part_type=media_type, parts=parts, boundary=new_boundary())
         return StreamingResponse(multipart.body(), media_type=multipart.content_type)

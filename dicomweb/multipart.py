@@ -52,6 +52,14 @@ def new_boundary() -> str:
     return f"sansfilm-{secrets.token_hex(16)}"
 
 
+def single_part(part_type: str, content_type: str, content: bytes) -> tuple[bytes, str]:
+    """A whole body of one part that is in memory already, and its content type: what viewers ask for most."""
+    boundary = new_boundary()
+    head = f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+    return b"".join((head, content, tail)), f'multipart/related; type="{part_type}"; boundary={boundary}'
+
+
 async def in_pieces(body: bytes | memoryview) -> AsyncIterator[bytes]:
     """A body that is in memory already, in pieces of at most `PIECE_MAX_BYTES`."""
     view = memoryview(body)

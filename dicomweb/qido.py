@@ -57,7 +57,7 @@ def acceptable_json(request: Request) -> str:
 
 def service_root(request: Request) -> str:
     """The address of the DICOMweb root that `request` came in by, for URLs in answers."""
-    return str(request.base_url).rstrip("/")
+    return f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}"
 
 
 def _endpoint(reading: Reading, level: Level) -> Endpoint:

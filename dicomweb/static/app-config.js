@@ -1,7 +1,10 @@
 // The viewer's configuration: one data source, this server. No address is taken from the query string.
 (function () {
   const root = window.location.origin + '/dicom-web';
-  const notice = 'Consultation seulement, pas de diagnostic primaire · Consultation only, not for primary diagnosis';
+  const notices = [
+    ['fr', 'Consultation seulement, pas de diagnostic primaire'],
+    ['en', 'Consultation only, not for primary diagnosis'],
+  ];
 
   window.config = {
     name: 'sansfilm',
@@ -20,7 +23,8 @@
     showErrorDetails: 'dev',
     disableConfirmationPrompts: false,
     investigationalUseDialog: { option: 'always' },
-    tours: [],
+    // No guided tour over the first image.
+    customizationService: { 'ohif.tours': { $set: [] } },
     whiteLabeling: {
       createLogoComponentFn: function (React) {
         return React.createElement(
@@ -28,9 +32,9 @@
           { style: { display: 'flex', alignItems: 'center', gap: '12px' } },
           React.createElement('a', { href: '/', style: { color: '#fff', fontWeight: 600 } }, '← sansfilm'),
           React.createElement(
-            'span',
-            { role: 'note', style: { color: '#f5c542', fontSize: '12px', whiteSpace: 'nowrap' } },
-            notice
+            'div',
+            { role: 'note', style: { color: '#f5c542', fontSize: '11px', lineHeight: '14px', whiteSpace: 'nowrap' } },
+            notices.map(([lang, text]) => React.createElement('div', { key: lang, lang }, text))
           )
         );
       },
