@@ -72,7 +72,7 @@ class Exam:
         series_number = SERIES.index(contrast) + 1
         moment = self.acquired + timedelta(minutes=4 * (series_number - 1))
         dataset.SpecificCharacterSet = "ISO_IR 192"
-        dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", "SE"]
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
         dataset.SOPClassUID = MRImageStorage
         dataset.SOPInstanceUID = UID(self.uid(contrast, number))
         for name, when in (("Study", self.acquired), ("Series", moment), ("Acquisition", moment), ("Content", moment)):

@@ -111,7 +111,7 @@ class Phantom:
         main = np.maximum(np.minimum(folded - 0.9, 60), depth - 21)
         small = np.maximum(branched - 0.7, depth - 9)
         middle = np.maximum(fissure, _corpus_callosum_top(v, z))
-        return np.minimum(np.minimum(np.minimum(main, small), middle), depth) - depth
+        return np.asarray(np.minimum(np.minimum(np.minimum(main, small), middle), depth) - depth)
 
 
 # ---- shapes: signed distance in millimetres, positive inside ---------------------------------------------------------

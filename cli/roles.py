@@ -8,12 +8,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 
+from runtime.clock import SystemClock
 from runtime.errors import Fatal, Misconfigured, SansfilmError
-from runtime.health import HealthServer
+from runtime.health import HealthServer, merge_metrics
 from runtime.lifecycle import stop_on_signals
 from runtime.logs import configure_logs, get_logger
-from runtime.settings import CommonSettings, EdgeSettings, WorkerSettings
+from runtime.settings import CommonSettings, EdgeSettings, WebSettings, WorkerSettings
 
 #: A role's own loop: runs until `stop` is set, calls `ready` once it takes work.
 Body = Callable[[threading.Event, Callable[[], None]], None]
@@ -39,6 +41,54 @@ def run_worker_role(settings: WorkerSettings, index: int = 0, *, supervised: boo
         run_worker(settings, stop, ready)
 
     return run_role("worker", index, settings, body, supervised=supervised)
+
+
+def run_web_role(settings: WebSettings, listener: socket.socket, *, supervised: bool = False) -> int:
+    """Answer HTTP on `listener` until told to stop: pages, DICOMweb, and STOW-RS into the log; gives the exit code."""
+
+    def body(stop: threading.Event, ready: Callable[[], None]) -> None:
+        from broker.local import LocalPublisher, log_usage
+        from dicomweb.serve import run_web
+        from ingest.admission import DiskRule
+        from ingest.intake import Intake
+        from ingest.stow import stow_routes
+
+        clock = SystemClock()
+        publisher = LocalPublisher(
+            settings.log_dir, writer=f"web-{clock.new_id()}", file_max_bytes=settings.log_file_max_bytes
+        )
+        rule = DiskRule(settings, clock, uncommitted_bytes=lambda: log_usage(settings.log_dir).uncommitted_bytes)
+        intake = Intake(publisher, settings, clock, rule, role="web")
+        try:
+            run_web(
+                settings,
+                listener,
+                stop,
+                ready,
+                stow_routes(intake, settings),
+                is_ready=lambda: not stop.is_set(),
+                collect_metrics=lambda: merge_metrics(settings.run_dir),
+            )
+        finally:
+            publisher.close()
+
+    return run_role("web", 0, settings, body, supervised=supervised)
+
+
+def run_edge_alone(settings: EdgeSettings, index: int) -> int:
+    """`sansfilm edge`: bind, then receive."""
+    from ingest.edge import bind_dicom
+
+    with closing(bind_dicom(settings)) as listener:
+        return run_edge_role(settings, listener, index)
+
+
+def run_web_alone(settings: WebSettings) -> int:
+    """`sansfilm web`: bind, then answer."""
+    from dicomweb.serve import bind_http
+
+    with closing(bind_http(settings)) as listener:
+        return run_web_role(settings, listener)
 
 
 def run_role(name: str, index: int, settings: CommonSettings, body: Body, *, supervised: bool) -> int:

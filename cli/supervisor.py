@@ -82,6 +82,7 @@ class Supervisor:
         self._children = [_Child(spec, run_dir, self._log_of(spec, logs_dir), self._selector) for spec in specs]
         self._signals = 0
         self._announced = False
+        self._stopping = False
         self._failure: int | None = None
 
     def run(self) -> int:
@@ -138,13 +139,13 @@ class Supervisor:
             ended = child.reap()
             if ended is not None:
                 self._on_end(child, ended)
-            if self._signals == 0 and child.is_due():
+            if not self._stopping and child.is_due():
                 child.start()
                 self._on_notice(child.spec.name, "restarted")
             child.ask_ready()
 
     def _on_end(self, child: _Child, exit_code: int) -> None:
-        if self._signals:
+        if self._stopping or self._signals:
             return
         if exit_code == _MISCONFIGURED_EXIT_CODE and not child.was_ready:
             self._failure = _MISCONFIGURED_EXIT_CODE
@@ -154,7 +155,7 @@ class Supervisor:
         self._on_notice(child.spec.name, f"ended unexpectedly ({_cause(exit_code)}); {after}")
 
     def _check_start(self, startup: Deadline) -> None:
-        if self._announced or self._signals or self._failure is not None:
+        if self._announced or self._failure is not None:
             return
         late = [child.spec.name for child in self._children if not child.was_ready]
         if not late:
@@ -170,6 +171,7 @@ class Supervisor:
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _stop(self) -> int:
+        self._stopping = True
         deadline = Deadline(self._bounds.shutdown_timeout_s)
         signals = self._signals
         for stage in sorted({child.spec.stop_stage for child in self._children}):

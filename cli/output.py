@@ -1,0 +1,60 @@
+"""How a command speaks: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def out() -> Console:
+    """The console for results; as wide as the terminal, never coloured into a file."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """The console for progress, warnings and notices."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A quiet table; values are shown as they are, never read as markup."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(str(value)) for value in row))
+    return made
+
+
+def fields(values: Mapping[str, object]) -> Table:
+    """Names and values, one a line."""
+    return table("", ("", ""), [(name, value) for name, value in values.items() if value not in ("", None, ())])
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes with a decimal unit, as disks are sold."""
+    unit = 0
+    while size_bytes >= 1000 and unit < len(_UNITS) - 1:
+        size_bytes, unit = size_bytes / 1000, unit + 1
+    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
+
+
+def _plain(value: object) -> Any:
+    """What JSON does not know: attributes as an object, everything else as text."""
+    headers = getattr(value, "to_headers", None)
+    if headers is not None:
+        return headers()
+    names = getattr(value, "__dataclass_fields__", None)
+    return {name: getattr(value, name) for name in names} if names else str(value)

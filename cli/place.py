@@ -1,0 +1,104 @@
+"""The archive of a data folder, opened for reading; and the way an operator's decision takes to its worker."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from archive.catalog import Scope
+from archive.local_store import LocalSegmentStore
+from archive.sql_reader import SqlCatalogReader, open_reader
+from broker.local import LocalPublisher
+from cli.folder import is_locked
+from runtime.clock import SystemClock, rfc3339
+from runtime.errors import Misconfigured, Retryable
+from runtime.settings import CommonSettings, load_settings
+from schemas.decisions import Decision, encode_decision
+from schemas.message import DECISION_MADE, Lane, Message, MessageAttributes
+from segments.checksum import crc32c_hex
+
+#: Who reads, in the access events of a command run on this machine.
+PRINCIPAL = "operator"
+_POLL_S = 0.05
+_PUBLISH_TIMEOUT_S = 30.0
+
+
+class NotApplied(Retryable):
+    """The decision is durable in the log, and no worker has executed it yet; it will."""
+
+
+class Place:
+    """What a command reads of one data folder and tenant. Close it.
+
+    Raises:
+        Misconfigured: there is no data folder.
+    """
+
+    def __init__(self, settings: CommonSettings) -> None:
+        if not settings.data_dir.is_dir():
+            raise Misconfigured(f"there is no data folder {settings.data_dir}: set SANSFILM_DATA_DIR or --data-dir")
+        self.settings = settings
+        self.scope = Scope(principal=PRINCIPAL, tenant=settings.tenant)
+        self.reader: SqlCatalogReader = open_reader(settings.catalog_path)
+        self._store: LocalSegmentStore | None = None
+
+    @property
+    def store(self) -> LocalSegmentStore:
+        """The archive's segments."""
+        if self._store is None:
+            self._store = LocalSegmentStore(self.settings.archive_dir)
+        return self._store
+
+    def decide(self, decision: Decision, applied: Callable[[], bool], *, wait_s: float) -> None:
+        """Publish `decision` durably, then wait until `applied`.
+
+        Raises:
+            NotApplied: not within `wait_s`; nothing is lost.
+            Retryable: the log took nothing; run the command again.
+        """
+        self._publish(decision)
+        deadline_s = time.monotonic() + wait_s
+        while not applied():
+            if time.monotonic() >= deadline_s:
+                raise NotApplied(self._why_not_applied(wait_s))
+            time.sleep(_POLL_S)
+
+    def close(self) -> None:
+        self.reader.close()
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _publish(self, decision: Decision) -> None:
+        clock = SystemClock()
+        value = encode_decision(decision)
+        attributes = MessageAttributes(
+            id=clock.new_id(),
+            type=DECISION_MADE,
+            source=f"/cli/{socket.gethostname()}",
+            time=rfc3339(clock.now()),
+            tenant=decision.tenant,
+            lane=Lane.URGENT,
+            size_bytes=len(value),
+            crc32c=crc32c_hex([value]),
+        )
+        publisher = LocalPublisher(self.settings.log_dir, writer=f"cli-{clock.new_id()}")
+        try:
+            publisher.publish(Message(attributes=attributes, value=value)).result(_PUBLISH_TIMEOUT_S)
+        finally:
+            publisher.close()
+
+    def _why_not_applied(self, wait_s: float) -> str:
+        if is_locked(self.settings.data_dir):
+            return f"the decision is recorded but was not executed within {wait_s:g} s; see sansfilm status"
+        return "the decision is recorded and will be executed when sansfilm up runs on this folder"
+
+
+def open_place(data_dir: Path | None, tenant: str | None) -> Place:
+    """The place that flags and settings name."""
+    return Place(load_settings(CommonSettings, data_dir=data_dir, tenant=tenant))

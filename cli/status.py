@@ -1,0 +1,102 @@
+"""`sansfilm status`: what runs, what waits in the log, what the archive holds, and the disk."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+
+from broker.local import log_usage
+from cli.folder import is_locked
+from cli.output import err, fields, out, print_json, size_text, table
+from cli.place import Place
+from runtime.health import collect
+from runtime.settings import CommonSettings
+
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """One look at a data folder."""
+
+    running: bool
+    #: ``edge-0`` to whether it is ready.
+    processes: dict[str, bool]
+    #: Messages not committed yet, by lane.
+    lag_messages: dict[str, int]
+    log_uncommitted_bytes: int
+    #: studies, series, instances, versions, conflicts, quarantined, bytes.
+    archive: dict[str, int]
+    disk_free_bytes: int
+    disk_total_bytes: int
+    #: Whether the free space lets the edge receive (`disk_reserve_bytes`).
+    receiving: bool
+
+    @property
+    def drained(self) -> bool:
+        return self.waiting == 0
+
+    @property
+    def waiting(self) -> int:
+        """Messages not committed yet."""
+        return sum(self.lag_messages.values())
+
+
+def look(place: Place) -> Status:
+    """Ask every process, the log, the catalog and the disk, once."""
+    settings = place.settings
+    processes = collect(settings.run_dir)
+    usage = log_usage(settings.log_dir)
+    disk = shutil.disk_usage(settings.data_dir)
+    return Status(
+        running=is_locked(settings.data_dir),
+        processes={f"{process.role}-{process.index}": process.ready for process in processes},
+        lag_messages={lane.value: count for lane, count in usage.uncommitted_messages.items()},
+        log_uncommitted_bytes=usage.uncommitted_bytes,
+        archive=dict(place.reader.counters(settings.tenant)),
+        disk_free_bytes=disk.free,
+        disk_total_bytes=disk.total,
+        receiving=disk.free >= settings.disk_reserve_bytes + 1.1 * usage.uncommitted_bytes,
+    )
+
+
+def run_status(settings: CommonSettings, *, wait_drained: bool, timeout_s: float, as_json: bool) -> int:
+    """Print one look; with `wait_drained` the one in which the log was empty. Gives 1 if it never was."""
+    with Place(settings) as place:
+        status = look(place)
+        deadline_s = time.monotonic() + timeout_s
+        while wait_drained and not status.drained and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+            status = look(place)
+    if as_json:
+        print_json(asdict(status))
+    else:
+        _show(status)
+    if wait_drained and not status.drained:
+        err().print(f"sansfilm: {status.waiting} messages still wait after {timeout_s:g} s")
+        return 1
+    return 0
+
+
+def _show(status: Status) -> None:
+    if status.processes:
+        rows = [(name, "ready" if ready else "not ready") for name, ready in status.processes.items()]
+        out().print(table("", ("process", "state"), rows), "")
+    else:
+        out().print("nothing runs on this folder (start it with: sansfilm up)\n")
+    waiting = f"{status.waiting} messages, {size_text(status.log_uncommitted_bytes)}"
+    lanes = ", ".join(f"{lane} {count}" for lane, count in status.lag_messages.items() if count)
+    archive = {name: f"{count:,}" for name, count in status.archive.items() if name != "bytes"}
+    disk = f"{size_text(status.disk_free_bytes)} free of {size_text(status.disk_total_bytes)}"
+    paused = "" if status.receiving else "  (receiving is paused: below the reserve)"
+    out().print(
+        fields(
+            {
+                "waiting in the log": waiting + (f" ({lanes})" if lanes else ""),
+                **archive,
+                "archive": size_text(status.archive.get("bytes", 0)),
+                "disk": disk + paused,
+            }
+        )
+    )
