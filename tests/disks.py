@@ -21,7 +21,7 @@ from types import FrameType
 
 from segments.disk import Buffer, OpenFile, SystemDisk
 
-#: Where in the program a sync was asked for: the nearest functions of the product, innermost first.
+#: Where in the program a sync was asked for: ``file`` or ``folder``, then the nearest functions, innermost first.
 Site = tuple[str, ...]
 _SITE_FUNCTIONS = 3
 _PRODUCT = ("segments", "broker", "archive")
@@ -65,7 +65,7 @@ class RecordingDisk(SystemDisk):
             return _RecordingFile(self, file, self._inodes)
 
     def sync_folder(self, path: Path) -> None:
-        if self.is_wanted():
+        if self.is_wanted("folder"):
             super().sync_folder(path)
             self._record(Operation(kind="sync_folder", path=path))
 
@@ -80,9 +80,9 @@ class RecordingDisk(SystemDisk):
                 super().remove(path)
                 self._record(Operation(kind="remove", path=path))
 
-    def is_wanted(self) -> bool:
-        """Whether the sync asked for by the caller is to be done."""
-        site = _site(sys._getframe(2))
+    def is_wanted(self, what: str) -> bool:
+        """Whether the sync (of a file or a folder) asked for by the caller is to be done."""
+        site = _site(sys._getframe(2), what)
         self.sites.add(site)
         return site != self._ignored
 
@@ -121,7 +121,7 @@ class _RecordingFile:
         self._file.truncate(size_bytes)
 
     def sync(self) -> None:
-        if self._disk.is_wanted():
+        if self._disk.is_wanted("file"):
             self._file.sync()
             self._disk._record(Operation(kind="sync", inode=self._inode))
 
@@ -164,9 +164,11 @@ def power_cut(operations: Sequence[Operation], root: Path, target: Path, loss: L
     model = _Model(root)
     for operation in operations:
         model.apply(operation)
+    target.mkdir(parents=True, exist_ok=True)
     for folder in sorted(model.folders_left(loss)):
         (target / folder.relative_to(root)).mkdir(parents=True, exist_ok=True)
     for path, content in model.files_left(loss):
+        (target / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
         (target / path.relative_to(root)).write_bytes(content)
 
 
@@ -199,6 +201,8 @@ class _Model:
         #: Operations on each folder that were not synced, as (path removed, path added, inode).
         self._pending: dict[Path, list[tuple[Path | None, Path | None, int]]] = {}
         self._named: dict[Path, int] = {}
+        #: Folders made under the record; others were there before it and are durable.
+        self._made: set[Path] = set()
 
     def apply(self, one: Operation) -> None:
         if one.kind == "create":
@@ -206,6 +210,7 @@ class _Model:
             self._change(None, one.path, one.inode)
         elif one.kind == "folder":
             self._change(None, one.path, 0)
+            self._made.add(one.path)
         elif one.kind in ("write", "truncate"):
             self._contents[one.inode].pending.append(one)
         elif one.kind == "sync":
@@ -243,8 +248,8 @@ class _Model:
         self._pending[folder] = pending[count:]
 
     def _is_reachable(self, path: Path) -> bool:
-        parents = [parent for parent in path.parents if self._root in parent.parents]
-        return all(parent in self._entries for parent in parents)
+        below = (parent for parent in path.parents if self._root in parent.parents)
+        return all(parent in self._entries for parent in below if parent in self._made)
 
 
 def _written(content: bytes, pending: Sequence[Operation], budget_bytes: int) -> bytes:
@@ -262,10 +267,11 @@ def _written(content: bytes, pending: Sequence[Operation], budget_bytes: int) ->
     return bytes(result)
 
 
-def _site(frame: FrameType | None) -> Site:
-    names: list[str] = []
-    while frame is not None and len(names) < _SITE_FUNCTIONS:
+def _site(frame: FrameType | None, what: str) -> Site:
+    names = [what]
+    while frame is not None and len(names) <= _SITE_FUNCTIONS:
         if frame.f_globals.get("__name__", "").partition(".")[0] in _PRODUCT:
-            names.append(frame.f_code.co_qualname)
+            if names[-1] != (name := frame.f_code.co_qualname):  # a recursion is one place
+                names.append(name)
         frame = frame.f_back
     return tuple(names)

