@@ -88,7 +88,7 @@ class SqlCatalogReader:
         rows = select(_instance.c.sop_instance_uid, _version.c.record).select_from(_VISIBLE.join(_version, _current()))
         page = rows.where(*_below(scope, study_uid), _instance.c.sop_instance_uid.in_(uids))
         with self._reading() as connection:
-            found = dict(connection.execute(page).tuples().all()) if connection else {}
+            found = dict(connection.execute(page).all()) if connection else {}
         for uid in uids:
             if uid in found:
                 yield _readable(decode_placed(found[uid]))
@@ -169,7 +169,7 @@ class SqlCatalogReader:
         counter = schema.counter
         rows = select(counter.c.name, counter.c.value).join(_tenant).where(_tenant.c.name == tenant)
         with self._reading() as connection:
-            kept = dict(connection.execute(rows).tuples().all()) if connection else {}
+            kept = dict(connection.execute(rows).all()) if connection else {}
         return {name: kept.get(name, 0) for name in COUNTERS}
 
     def close(self) -> None:

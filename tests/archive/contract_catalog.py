@@ -1,0 +1,282 @@
+"""What every catalog promises; a test module inherits it and gives the fixtures `catalog`, `reader` and `reopened`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from archive.catalog import Catalog, CatalogReader, Found, KnownVersion, Query, Scope
+from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
+from schemas.record import InstanceRecord, PlacedRecord
+from tests.archive.samples import (
+    NEW,
+    QUARANTINED,
+    SAME,
+    SCOPE,
+    TENANT,
+    always_equal,
+    conflict_with,
+    never_equal,
+    not_noted,
+    placed,
+    quarantined,
+    record,
+)
+
+Reopen = Callable[[], Catalog]
+
+
+def commit(catalog: Catalog, *records: InstanceRecord, equal: object = never_equal) -> list[object]:
+    """Commit records as one batch."""
+    return list(catalog.commit_batch([placed(one) for one in records], equal=equal, on_conflict=not_noted))  # type: ignore[arg-type]
+
+
+def use(catalog: Catalog, one: InstanceRecord, decision_id: str = "d1") -> bool:
+    """Decide that the version `one` is the current one."""
+    chosen = UseVersion(tenant=TENANT, sop_instance_uid=one.instance.sop_instance_uid, wire_sha256=one.wire_sha256)
+    return catalog.apply(chosen, decision_id=decision_id, decided_at="2026-03-02T00:00:00.000000Z", decided_by="ops")
+
+
+def current(reader: CatalogReader, study: str, uid: str) -> list[str]:
+    """Digests of what readers see under a UID in a study."""
+    return [one.record.wire_sha256 for one in reader.instances(SCOPE, study, sop_uid=uid)]
+
+
+class CatalogContract:
+    """Inherit, and give the fixtures."""
+
+    def test_first_content_is_new_and_visible(self, catalog: Catalog, reader: CatalogReader) -> None:
+        assert commit(catalog, record("1.1"), record("1.2")) == [NEW, NEW]
+        assert [one.record.instance.sop_instance_uid for one in reader.instances(SCOPE, "1.2")] == ["1.1", "1.2"]
+
+    def test_the_same_batch_again_changes_nothing(self, catalog: Catalog, reader: CatalogReader) -> None:
+        batch = [record("1.1"), record("1.2")]
+        commit(catalog, *batch)
+        before = dict(reader.counters(TENANT))
+        assert commit(catalog, *batch) == [SAME, SAME]
+        assert reader.counters(TENANT) == before
+
+    def test_duplicates_inside_a_batch(self, catalog: Catalog, reader: CatalogReader) -> None:
+        a, b = record("1.1", "a"), record("1.1", "b")
+        assert commit(catalog, a, a, b, b, a) == [NEW, SAME, conflict_with(a), SAME, SAME]
+        assert reader.counters(TENANT)["versions"] == 2
+
+    def test_other_content_is_a_conflict_and_the_first_stays(self, catalog: Catalog, reader: CatalogReader) -> None:
+        first, other = record("1.1", "a"), record("1.1", "b")
+        commit(catalog, first)
+        assert commit(catalog, other) == [conflict_with(first)]
+        assert current(reader, "1.2", "1.1") == [first.wire_sha256]
+        versions = reader.versions(SCOPE, "1.1")
+        assert [(known.wire_sha256, known.current) for known, _ in versions] == [
+            (first.wire_sha256, True),
+            (other.wire_sha256, False),
+        ]
+        assert reader.conflicts(SCOPE) == ["1.1"]
+
+    def test_a_committed_version_that_is_not_current_is_same(self, catalog: Catalog) -> None:
+        commit(catalog, record("1.1", "a"))
+        commit(catalog, record("1.1", "b"))
+        assert commit(catalog, record("1.1", "b")) == [SAME]
+
+    def test_a_known_uid_under_another_study_is_a_conflict(self, catalog: Catalog, reader: CatalogReader) -> None:
+        here, there = record("1.1", study="1.2"), record("1.1", study="9.9")
+        commit(catalog, here)
+        assert commit(catalog, there) == [conflict_with(here)]
+        assert current(reader, "1.2", "1.1") == [here.wire_sha256]
+        assert current(reader, "9.9", "1.1") == []
+        assert reader.counters(TENANT)["studies"] == 1
+
+    def test_a_reencoding_is_same(self, catalog: Catalog, reader: CatalogReader) -> None:
+        commit(catalog, record("1.1", "a"))
+        assert commit(catalog, record("1.1", "b"), equal=always_equal) == [SAME]
+        assert reader.conflicts(SCOPE) == []
+
+    def test_equality_is_asked_only_under_an_unequal_digest(self, catalog: Catalog) -> None:
+        def must_not_ask(one: PlacedRecord, version: KnownVersion) -> bool:
+            raise AssertionError("asked")
+
+        commit(catalog, record("1.1"), record("1.1"), record("1.2"), equal=must_not_ask)
+        commit(catalog, record("1.1"), equal=must_not_ask)
+
+    def test_equality_is_asked_of_every_version(self, catalog: Catalog) -> None:
+        commit(catalog, record("1.1", "a"))
+        commit(catalog, record("1.1", "b"))
+        like_b = record("1.1", "b").wire_sha256
+        assert commit(catalog, record("1.1", "c"), equal=lambda _, version: version.wire_sha256 == like_b) == [SAME]
+
+    def test_a_conflict_is_noted_before_the_commit_and_its_failure_undoes_everything(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        first = record("1.1", "a")
+        commit(catalog, first)
+        seen: list[tuple[str, str, int]] = []
+
+        def fails(one: PlacedRecord, stays: KnownVersion) -> None:
+            seen.append((one.record.wire_sha256, stays.wire_sha256, len(reader.versions(SCOPE, "1.1"))))
+            raise RuntimeError("the journal is away")
+
+        batch = [placed(record("1.7")), placed(record("1.1", "b"))]
+        with pytest.raises(RuntimeError, match="the journal is away"):
+            catalog.commit_batch(batch, equal=never_equal, on_conflict=fails)
+        assert seen == [(record("1.1", "b").wire_sha256, first.wire_sha256, 1)]
+        assert current(reader, "1.2", "1.7") == []
+        assert reader.counters(TENANT)["instances"] == 1
+
+    def test_known_is_what_is_committed(self, catalog: Catalog) -> None:
+        commit(catalog, record("1.1", "a"))
+        commit(catalog, record("1.1", "b"))
+        known = catalog.known(TENANT, ["1.1", "1.2", "1.1"])
+        assert list(known) == ["1.1"]
+        assert [(version.current, version.location.segment) for version in known["1.1"]] == [
+            (True, "default/a.tar"),
+            (False, "default/a.tar"),
+        ]
+
+    def test_tenants_do_not_see_each_other(self, catalog: Catalog, reader: CatalogReader) -> None:
+        north = Scope(principal="test", tenant="north")
+        assert commit(catalog, record("1.1", "a"), record("1.1", "b", tenant="north")) == [NEW, NEW]
+        assert [one.record.wire_sha256 for one in reader.instances(north, "1.2")] == [record("1.1", "b").wire_sha256]
+        assert reader.conflicts(SCOPE) == []
+        assert reader.counters("north")["instances"] == 1
+        assert catalog.known("south", ["1.1"]) == {}
+
+    def test_using_another_version_and_back(self, catalog: Catalog, reader: CatalogReader) -> None:
+        first, other = record("1.1", "a"), record("1.1", "b")
+        commit(catalog, first, other)
+        assert use(catalog, other, "d1")
+        assert current(reader, "1.2", "1.1") == [other.wire_sha256]
+        assert use(catalog, first, "d2")
+        assert current(reader, "1.2", "1.1") == [first.wire_sha256]
+        assert len(reader.versions(SCOPE, "1.1")) == 2
+
+    def test_using_a_version_moves_the_instance_to_its_study_and_back(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        here, there = record("1.1", study="1.2"), record("1.1", study="9.9")
+        commit(catalog, here, there, record("1.2", study="1.2"))
+        use(catalog, there, "d1")
+        assert (current(reader, "1.2", "1.1"), current(reader, "9.9", "1.1")) == ([], [there.wire_sha256])
+        counts = {one.values["StudyInstanceUID"]: one for one in _studies(reader)}
+        assert {
+            uid: (one.values["NumberOfStudyRelatedInstances"], one.conflict_count) for uid, one in counts.items()
+        } == {
+            "1.2": ("1", 0),
+            "9.9": ("1", 1),
+        }
+        assert reader.counters(TENANT)["studies"] == 2
+        use(catalog, here, "d2")
+        assert [one.values["StudyInstanceUID"] for one in _studies(reader)] == ["1.2"]
+        counters = reader.counters(TENANT)
+        assert (counters["studies"], counters["series"], counters["instances"], counters["conflicts"]) == (1, 1, 2, 1)
+
+    def test_a_decision_is_executed_once(self, catalog: Catalog, reader: CatalogReader) -> None:
+        first, other = record("1.1", "a"), record("1.1", "b")
+        commit(catalog, first, other)
+        assert use(catalog, other, "d1")
+        assert use(catalog, first, "d2")
+        assert use(catalog, other, "d1"), "redelivered"
+        assert current(reader, "1.2", "1.1") == [first.wire_sha256]
+
+    def test_a_decision_about_nothing(self, catalog: Catalog) -> None:
+        commit(catalog, record("1.1", "a"))
+        assert not use(catalog, record("1.1", "b"))
+        assert not use(catalog, record("1.9"))
+        discard = DiscardQuarantined(tenant="nobody", quarantine_id="x")
+        assert not catalog.apply(discard, decision_id="d9", decided_at="", decided_by="")
+
+    def test_quarantine_is_entered_once_and_closed_by_a_decision(self, catalog: Catalog, reader: CatalogReader) -> None:
+        entry = placed(quarantined("q1"))
+        for _ in range(2):
+            verdicts = catalog.commit_batch([entry, entry], equal=never_equal, on_conflict=not_noted)
+            assert verdicts == [QUARANTINED, QUARANTINED]
+        (shown,) = reader.quarantined(SCOPE)
+        assert (shown["id"], shown["reason"], shown["state"]) == ("q1", "parse_failed", "open")
+        assert (shown["location"], shown["calling_ae"]) == (entry.location, "MODALITY")
+        assert reader.counters(TENANT)["quarantined"] == 1
+        discard = DiscardQuarantined(tenant=TENANT, quarantine_id="q1")
+        assert catalog.apply(discard, decision_id="d1", decided_at="now", decided_by="ops")
+        assert reader.quarantined(SCOPE) == []
+        (shown,) = reader.quarantined(SCOPE, include_closed=True)
+        assert (shown["state"], shown["decided_by"]) == ("discarded", "ops")
+        assert reader.counters(TENANT)["quarantined"] == 0
+        catalog.commit_batch([entry], equal=never_equal, on_conflict=not_noted)
+        assert reader.quarantined(SCOPE) == [], "what was discarded stays so"
+
+    def test_a_replay_that_fails_opens_the_entry_again(self, catalog: Catalog, reader: CatalogReader) -> None:
+        entry = placed(quarantined("q1"))
+        catalog.commit_batch([entry], equal=never_equal, on_conflict=not_noted)
+        replay = ReplayQuarantined(tenant=TENANT, quarantine_id="q1")
+        assert catalog.apply(replay, decision_id="d1", decided_at="now", decided_by="ops")
+        assert reader.quarantined(SCOPE) == []
+        catalog.commit_batch([entry], equal=never_equal, on_conflict=not_noted)
+        assert len(reader.quarantined(SCOPE)) == 1
+        assert reader.counters(TENANT)["quarantined"] == 1
+
+    def test_everything_is_there_after_reopening(
+        self, catalog: Catalog, reader: CatalogReader, reopened: Reopen
+    ) -> None:
+        commit(catalog, record("1.1", "a"), record("1.1", "b"))
+        again = reopened()
+        assert commit(again, record("1.1", "a"), record("1.1", "b")) == [SAME, SAME]
+        assert reader.counters(TENANT)["versions"] == 2
+
+    def test_readers_see_whole_batches(self, catalog: Catalog, reader: CatalogReader) -> None:
+        stop, torn = threading.Event(), []
+
+        def watch() -> None:
+            while not stop.is_set():
+                seen = len(list(reader.instances(SCOPE, "1.2")))
+                if seen % 50:
+                    torn.append(seen)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for number in range(6):
+            commit(catalog, *(record(f"1.{number}.{one}") for one in range(50)))
+        stop.set()
+        watcher.join(10)
+        assert torn == []
+        assert len(list(reader.instances(SCOPE, "1.2"))) == 300
+
+    def test_an_empty_batch(self, catalog: Catalog) -> None:
+        assert list(catalog.commit_batch([], equal=never_equal, on_conflict=not_noted)) == []
+
+    def test_counters(self, catalog: Catalog, reader: CatalogReader) -> None:
+        commit(catalog, record("1.1", study="1.2"), record("1.2", study="1.2"), record("2.1", study="2.2"))
+        commit(catalog, record("1.1", "b", study="1.2"), record("1.1", "c", study="1.2"))
+        assert reader.counters(TENANT) == {
+            "studies": 2,
+            "series": 2,
+            "instances": 3,
+            "versions": 5,
+            "conflicts": 1,
+            "quarantined": 0,
+            "bytes": 5 * 512,
+        }
+
+    def test_trace_tells_every_version_and_no_patient(self, catalog: Catalog, reader: CatalogReader) -> None:
+        commit(catalog, record("1.1", "a"), record("1.1", "b"), record("1.2"))
+        for uid, rows in (("1.1", 2), ("1.2.1", 3), ("1.2", 1)):
+            assert len(reader.trace(SCOPE, uid)) == rows
+        (first, second) = reader.trace(SCOPE, "1.1")
+        assert (first["verdict"], first["current"], second["verdict"], second["current"]) == (
+            "new",
+            True,
+            "conflict",
+            False,
+        )
+        assert "DOE" not in repr(first)
+        assert reader.trace(SCOPE, "7.7") == []
+
+    def test_placed_gives_every_version_and_every_quarantine_entry(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        a, b, c = placed(record("1.1", "a")), placed(record("1.1", "b")), placed(quarantined("q1"))
+        catalog.commit_batch([c, a, b], equal=never_equal, on_conflict=not_noted)
+        assert list(reader.placed()) == [(a, True), (b, False), (c, False)]
+
+
+def _studies(reader: CatalogReader) -> list[Found]:
+    return list(reader.search(SCOPE, Query(level="study", matches={}, limit=100)))
