@@ -127,7 +127,7 @@ def service_of(method: str, path: str, route: str) -> str:
     if "/dicom-web" in path:
         if not route:
             return "unknown"
-        if method == "POST":
+        if method == "POST" and not route.startswith("/search/"):
             return "stow"
         if "/frames/" in route:
             return "frames"

@@ -18,7 +18,7 @@ from archive.catalog import Readable
 from dicomweb.accept import MediaRange, accepted
 from dicomweb.metadata import find_bulk
 from dicomweb.multipart import Multipart, Part, in_pieces, new_boundary, single_part
-from dicomweb.native import has_pixels, native_frame, native_pixels
+from dicomweb.native import has_pixels, native_frame, native_pixels, stored_frame
 from dicomweb.problems import BadRequest, Endpoint, NotAcceptable, NotFound, answering_problems
 from dicomweb.reading import Reading
 from dicomweb.wado import HEAD_MAX_BYTES, INSTANCE
@@ -113,13 +113,10 @@ async def _parts(
 async def _frame(reading: Reading, readable: Readable, number: int, chosen: str) -> bytes:
     """The bytes of one frame in the syntax chosen."""
     record = readable.record
-    stored_so = chosen == record.stored_transfer_syntax or record.stored_transfer_syntax == syntax.IMPLICIT_LE
-    if stored_so and record.frames:
-        offset, size_bytes = record.frames[number - 1]
-        return await reading.read(readable, offset, size_bytes)
-    if chosen != syntax.EXPLICIT_LE:
-        raise NotAcceptable("The frames of this instance cannot be told apart; ask for the whole instance.")
-    return await native_frame(reading, readable, number)
+    stored = record.stored_transfer_syntax
+    if chosen == syntax.EXPLICIT_LE and (stored not in (syntax.EXPLICIT_LE, syntax.IMPLICIT_LE) or not record.frames):
+        return await native_frame(reading, readable, number)
+    return await stored_frame(reading, readable, number)
 
 
 def _numbers(text: str) -> Sequence[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -11,44 +12,63 @@ from archive.catalog import Readable
 from dicomweb.multipart import PIECE_MAX_BYTES, in_pieces
 from dicomweb.problems import NotAcceptable, NotFound
 from dicomweb.reading import Reading
+from instances.codec import DecodeFailed
 from instances.description import describe
-from instances.elements import WalkError, walk
-from instances.htj2k import CodecError, decode_frame
+from instances.elements import Buffer, WalkError, walk
+from instances.part10 import split
 from instances.pixels import PIXEL_TAGS, native_size_bits
-from instances.syntax import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE, Encoding
+from instances.syntax import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE, NATIVE, Encoding
 from runtime.errors import Retryable, SansfilmError
 from schemas.record import InstanceRecord
 
 #: A decoded instance is whole in memory, as is its stored form, in this process and in the child that decodes it.
 _COPIES: Final = 4
+_UNTOLD: Final = "The frames of this instance cannot be told apart; ask for the whole instance."
 _UNDECODABLE: Final = "This instance cannot be decoded; ask for transfer-syntax=* to get it as stored."
 
 
 async def explicit_le(reading: Reading, readable: Readable) -> bytes:
-    """The native Explicit VR Little Endian data set of an instance.
+    """The native Explicit VR Little Endian data set of an instance; of our own transcode, as it was received.
 
     Raises:
         NotAcceptable: its pixel data cannot be decoded; the stored bytes can still be had with ``transfer-syntax=*``.
     """
-    if readable.location.size_bytes > reading.settings.decode_memory_max_bytes // _COPIES:
-        raise NotAcceptable("This instance is too large to be decoded here; ask for transfer-syntax=*.")
-    try:
+    with _decoding():
+        if readable.location.size_bytes > reading.settings.decode_memory_max_bytes // _COPIES:
+            raise NotAcceptable("This instance is too large to be decoded here; ask for transfer-syntax=*.")
         return await reading.explicit_le(readable)
-    except Retryable:
-        raise
-    except (SansfilmError, CodecError) as error:
-        raise NotAcceptable(_UNDECODABLE) from error
 
 
 async def native_frame(reading: Reading, readable: Readable, number: int) -> bytes:
-    """Frame `number`, from 1, decoded. The whole instance is decoded unless its frames are our own HTJ2K."""
+    """Frame `number`, from 1, decoded: alone where the stored frames can be told apart, else with the others.
+
+    Raises:
+        NotAcceptable, NotFound: as `explicit_le` and `frame_of`.
+    """
     record = readable.record
-    if record.recipe and record.frames:
+    if record.frames and record.stored_transfer_syntax not in NATIVE:
         offset, size_bytes = record.frames[number - 1]
         codestream = await reading.read(readable, offset, size_bytes)
-        return await reading.call(lambda: _decoded(codestream, str(record.recipe["sample_type"])))
+        with _decoding():
+            return await reading.decoded_frame(readable, codestream)
     dataset = await explicit_le(reading, readable)
     return await reading.call(lambda: frame_of(dataset, number))
+
+
+async def stored_frame(reading: Reading, readable: Readable, number: int) -> bytes:
+    """Frame `number`, from 1, as it is stored.
+
+    Raises:
+        NotAcceptable: which fragments make the frame is not said.
+        NotFound: there is no such frame.
+    """
+    record = readable.record
+    if record.frames:
+        offset, size_bytes = record.frames[number - 1]
+        return await reading.read(readable, offset, size_bytes)
+    async with reading.decode_slot:
+        file = await reading.read(readable)
+        return await reading.call(lambda: codestream_of(split(file)[1], record.stored_transfer_syntax, number))
 
 
 async def native_pixels(reading: Reading, readable: Readable) -> tuple[AsyncIterator[bytes], int]:
@@ -108,16 +128,38 @@ def frame_of(dataset: bytes, number: int) -> bytes:
     bits = native_size_bits(described.instance)
     first, value = bits * (number - 1), memoryview(dataset)[described.pixels.value_offset :]
     if not bits or first + bits > 8 * described.pixels.value_size_bytes:
-        raise NotAcceptable("The frames of this instance cannot be told apart; ask for the whole instance.")
+        raise NotAcceptable(_UNTOLD)
     covering = np.frombuffer(value[first // 8 : -(-(first + bits) // 8)], np.uint8)
     unpacked = np.unpackbits(covering, bitorder="little")[first % 8 : first % 8 + bits]
     return np.packbits(unpacked, bitorder="little").tobytes()
 
 
-def _decoded(codestream: bytes, sample_type: str) -> bytes:
+def codestream_of(dataset: Buffer, transfer_syntax: str, number: int) -> bytes:
+    """The stream of frame `number`, from 1, joined from its fragments (PS3.5 A.4).
+
+    Raises:
+        NotAcceptable: which fragments make the frame is not said.
+    """
+    described = describe(dataset, transfer_syntax)
+    count = max(described.instance.number_of_frames, 1)
+    pixels, view = described.pixels, memoryview(dataset)
+    table = pixels.offset_table if pixels and len(pixels.offset_table) == count else ()
+    if pixels is None or not pixels.fragments or number > count or (count > 1 and not table):
+        raise NotAcceptable(_UNTOLD)
+    bounds = (*(table or (0,)), pixels.value_size_bytes)
+    first = pixels.fragments[0][0]
+    return b"".join(
+        view[at : at + size] for at, size in pixels.fragments if bounds[number - 1] <= at - first < bounds[number]
+    )
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
     try:
-        return decode_frame(codestream).astype(sample_type, copy=False).tobytes()
-    except CodecError as error:
+        yield
+    except Retryable:
+        raise
+    except (SansfilmError, DecodeFailed) as error:
         raise NotAcceptable(_UNDECODABLE) from error
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -19,13 +19,13 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from archive.catalog import Found, Query
-from dicomweb.problems import NotFound, Problem, answering_problems
+from dicomweb.forms import form_pairs
+from dicomweb.problems import NotFound, answering_problems
 from dicomweb.reading import Reading
 from dicomweb.viewer import Viewer
 
 ROWS_PER_PAGE: Final = 25
 PAGE_MAX: Final = 400
-BODY_MAX_BYTES: Final = 16_384
 TEXT_MAX_CHARACTERS: Final = 200
 COUNTED_MAX: Final = 10_000
 _HERE: Final = Path(__file__).parent
@@ -139,7 +139,7 @@ class _Pages:
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def _listing(self, request: Request) -> Listing:
-        asked = await _form(request) if request.method == "POST" else {}
+        asked = dict(await form_pairs(request)) if request.method == "POST" else {}
         text = asked.get("text", "").strip()[:TEXT_MAX_CHARACTERS]
         page = _page(asked.get("page", "1"))
         scope, reader = self._reading.scope(request), self._reading.reader
@@ -199,16 +199,6 @@ def _group(group: str) -> str:
     family, _, rest = group.partition("^")
     given = " ".join(one for one in rest.split("^")[:2] if one)
     return ", ".join(one for one in (family.strip(), given.strip()) if one)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_MAX_BYTES:
-            raise Problem(413, "This form is too large.")
-    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
-    return {name: values[0] for name, values in fields.items()}
 
 
 def _page(text: str) -> int:

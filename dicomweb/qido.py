@@ -1,4 +1,8 @@
-"""QIDO-RS (PS3.18 10.6): searching for studies, series and instances."""
+"""QIDO-RS (PS3.18 10.6): searching for studies, series and instances.
+
+Below ``/search`` the same resources take the same query as the body of a POST: our own pages and the viewer ask so,
+because a query names patients and an address is kept in histories and logs. Other clients use the standard's GET.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from starlette.routing import Route
 from archive.catalog import Found, Level, OneOf
 from dicomweb.accept import accepted
 from dicomweb.attributes import ATTRIBUTES, LEVELS, at_or_above, to_json
+from dicomweb.forms import form_pairs
 from dicomweb.problems import Endpoint, NotAcceptable, answering_problems
 from dicomweb.qido_parameters import Search, parse_search
 from dicomweb.reading import Reading, uids_of
@@ -39,7 +44,8 @@ _LIMITED: Final = (
 
 def qido_routes(reading: Reading) -> list[Route]:
     """The search resources, relative to the DICOMweb root."""
-    return [Route(path, _endpoint(reading, level), methods=["GET"]) for path, level in _PATHS]
+    searches = [Route(path, _endpoint(reading, level), methods=["GET"]) for path, level in _PATHS]
+    return searches + [Route(f"/search{path}", _endpoint(reading, level), methods=["POST"]) for path, level in _PATHS]
 
 
 def acceptable_json(request: Request) -> str:
@@ -64,9 +70,8 @@ def _endpoint(reading: Reading, level: Level) -> Endpoint:
     async def search(request: Request) -> Response:
         media_type = acceptable_json(request)
         path = {_UID_KEYWORDS[at]: uid for at, uid in uids_of(request).items()}
-        asked = parse_search(
-            request.query_params.multi_items(), level=level, path=path, limit_max=reading.settings.query_limit_max
-        )
+        pairs = await form_pairs(request) if request.method == "POST" else request.query_params.multi_items()
+        asked = parse_search(pairs, level=level, path=path, limit_max=reading.settings.query_limit_max)
         scope, query = reading.scope(request), asked.query
         wider = replace(query, limit=query.limit + 1)
         rows = [] if _matches_nothing(asked) else await reading.call(lambda: reading.reader.search(scope, wider))

@@ -5,7 +5,7 @@ Blocking calls run in threads of a bounded pool; a call that touches a database 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -14,14 +14,13 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 
 from archive.catalog import CatalogReader, Readable, Scope
-from archive.segment_store import SegmentStore
+from archive.segment_store import Buffer, SegmentStore
 from dicomweb.heads import HeadCache
 from dicomweb.multipart import PIECE_MAX_BYTES
 from dicomweb.problems import NotFound
-from instances.part10 import split
-from instances.transcode import restore
 from runtime.settings import WebSettings
 from schemas.identifiers import is_safe_uid, is_tenant
+from schemas.record import InstanceAttributes
 
 T = TypeVar("T")
 THREADS: Final = 32
@@ -29,10 +28,15 @@ UNNAMED: Final = "anonymous"
 
 
 class Decoder(Protocol):
-    """Gives stored instances their native form; see `instances.decode`."""
+    """Gives stored instances their native form; `instances.decode.IsolatedDecoder` is one."""
 
-    def to_explicit_le(self, file: bytes) -> bytes:
+    def to_explicit_le(self, file: Buffer, *, recipe: Mapping[str, object] | None = None) -> bytes:
         """The data set of a Part-10 file, as Explicit VR Little Endian with native Pixel Data."""
+
+    def frame(
+        self, codestream: Buffer, transfer_syntax: str, instance: InstanceAttributes, *, trusted: bool = False
+    ) -> bytes:
+        """The native samples of one frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +106,16 @@ class Reading:
 
     async def explicit_le(self, readable: Readable) -> bytes:
         """The data set of an instance as native Explicit VR Little Endian; whole in memory, few at a time."""
-        async with self._decode_slot():
+        async with self.decode_slot:
             file = await self.read(readable)
-            return await self.call(lambda: self._native(readable, file))
+            return await self.call(lambda: self.decoder.to_explicit_le(file, recipe=readable.record.recipe or None))
 
-    def _native(self, readable: Readable, file: bytes) -> bytes:
-        recipe = readable.record.recipe
-        # Our own transcode is undone, not decoded: these are the very bytes that were received.
-        return restore(split(file)[1], recipe) if recipe else self.decoder.to_explicit_le(file)
+    async def decoded_frame(self, readable: Readable, codestream: bytes) -> bytes:
+        """The native samples of a frame that is stored as `codestream`."""
+        record = readable.record
+        syntax, trusted = record.stored_transfer_syntax, bool(record.recipe)
+        async with self.decode_slot:
+            return await self.call(lambda: self.decoder.frame(codestream, syntax, record.instance, trusted=trusted))
 
     def _located_again(self, readable: Readable) -> Readable:
         scope = Scope(principal=UNNAMED, tenant=readable.record.attributes.tenant)
@@ -119,7 +125,9 @@ class Reading:
                 return found
         raise NotFound("The bytes of this instance are not where the catalog says.")
 
-    def _decode_slot(self) -> CapacityLimiter:
+    @property
+    def decode_slot(self) -> CapacityLimiter:
+        """Entered by whoever holds a whole instance in memory."""
         if not self._decodes:
             self._decodes.append(CapacityLimiter(self.settings.decode_processes + 1))
         return self._decodes[0]

@@ -6,6 +6,24 @@
     ['en', 'Consultation only, not for primary diagnosis'],
   ];
 
+  // A search names patients, and an address ends up in histories and logs: searches go out as POST.
+  const open = XMLHttpRequest.prototype.open;
+  const send = XMLHttpRequest.prototype.send;
+  const queries = new WeakMap();
+  XMLHttpRequest.prototype.open = function (method, url, ...rest) {
+    const [path, query] = String(url).split('?');
+    if (method.toUpperCase() !== 'GET' || !query || !path.startsWith(root + '/')) {
+      return open.call(this, method, url, ...rest);
+    }
+    queries.set(this, query);
+    return open.call(this, 'POST', root + '/search' + path.slice(root.length), ...rest);
+  };
+  XMLHttpRequest.prototype.send = function (body) {
+    if (!queries.has(this)) return send.call(this, body);
+    this.setRequestHeader('Content-Type', 'application/x-www-form-urlencoded');
+    return send.call(this, queries.get(this));
+  };
+
   window.config = {
     name: 'sansfilm',
     routerBasename: '/',

@@ -55,14 +55,11 @@ class Library:
         self, *files: Dataset | bytes, tenant: str = "default", htj2k: bool = False, syntax: str = ""
     ) -> Sequence[Verdict]:
         """Commit one batch; a data set is encoded in `syntax` (Explicit VR LE), a file is taken as it is."""
-        encoded = [
-            one if isinstance(one, bytes) else part10(one, syntax or "1.2.840.10008.1.2.1") for one in files
-        ]
+        encoded = [one if isinstance(one, bytes) else part10(one, syntax or "1.2.840.10008.1.2.1") for one in files]
         members = [self._member(file, tenant, htj2k=htj2k) for file in encoded]
         locations = self.store.put(tenant, members)
         placed = [
-            PlacedRecord(record=one.record, location=location)
-            for one, location in zip(members, locations, strict=True)
+            PlacedRecord(record=one.record, location=location) for one, location in zip(members, locations, strict=True)
         ]
         return self.catalog.commit_batch(placed, equal=lambda *_: False, on_conflict=lambda *_: None)
 
