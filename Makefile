@@ -1,11 +1,10 @@
 # Two commands: `make up` runs sansfilm on this machine, `make check` proves it. `make help` lists the rest.
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 VIEWER_VERSION := 3.12.10
-export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help up demo check crash bench lock clean viewer
+.PHONY: help up demo check crash bench docs lock clean viewer
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -25,19 +24,19 @@ check: $(VENV)/.installed-dev viewer  ## lint, types, import directions and ever
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
-$(VENV)/.installed: requirements.txt pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing the locked packages into $(VENV) ..."
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
-	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+$(VENV)/.installed: requirements.txt .ci/environment
+	@PYTHON="$(PYTHON)" bash .ci/environment $(VENV) requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@PYTHON="$(PYTHON)" bash .ci/environment $(VENV) requirements-dev.txt
 	@touch $@
 
 viewer:  ## fetch the OHIF viewer's package once (needs npm; without it sansfilm runs and says so)
 	@bash .ci/viewer $(VIEWER_VERSION)
+
+docs: $(VENV)/.installed  ## write the generated pages: settings, metrics, commands
+	@$(BIN)/python -m cli.reference
 
 lock:  ## renew the hash-locked requirement lists (needs uv)
 	uv pip compile --generate-hashes --no-emit-index-url --no-header -q --python-version 3.11 requirements.in -o requirements.txt

@@ -11,6 +11,7 @@ from cli.archive import archive
 from cli.conflict import conflict
 from cli.errors import SentenceGroup
 from cli.quarantine import quarantine
+from cli.version import VERSION
 
 app = typer.Typer(
     name="sansfilm",
@@ -26,12 +27,12 @@ app = typer.Typer(
 )
 RUN, SEND, ASK = "Run", "Send", "Ask and decide"
 
-DataDir = Annotated[Optional[Path], typer.Option(help="Folder of everything this machine keeps. [dim]./data[/]")]  # noqa: UP045
-Tenant = Annotated[Optional[str], typer.Option(help="Tenant asked about. [dim]default[/]")]  # noqa: UP045
-BindAddress = Annotated[Optional[str], typer.Option(help="Address to listen on. [dim]127.0.0.1[/]")]  # noqa: UP045
-DicomPort = Annotated[Optional[int], typer.Option(help="Port for DICOM associations. [dim]11112[/]")]  # noqa: UP045
-HttpPort = Annotated[Optional[int], typer.Option(help="Port for pages and DICOMweb. [dim]8080[/]")]  # noqa: UP045
-AeTitle = Annotated[Optional[str], typer.Option(help="Our AE title. [dim]SANSFILM[/]")]  # noqa: UP045
+DataDir = Annotated[Optional[Path], typer.Option(help="Folder of everything this machine keeps. [dim](./data)[/]")]  # noqa: UP045
+Tenant = Annotated[Optional[str], typer.Option(help="Tenant asked about. [dim](default)[/]")]  # noqa: UP045
+BindAddress = Annotated[Optional[str], typer.Option(help="Address to listen on. [dim](127.0.0.1)[/]")]  # noqa: UP045
+DicomPort = Annotated[Optional[int], typer.Option(help="Port for DICOM associations. [dim](11112)[/]")]  # noqa: UP045
+HttpPort = Annotated[Optional[int], typer.Option(help="Port for pages and DICOMweb. [dim](8080)[/]")]  # noqa: UP045
+AeTitle = Annotated[Optional[str], typer.Option(help="Our AE title. [dim](SANSFILM)[/]")]  # noqa: UP045
 InsecureDemo = Annotated[
     bool, typer.Option("--insecure-demo", help="Allow an address other than loopback, without TLS or sign-in.")
 ]
@@ -45,12 +46,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"sansfilm {version('sansfilm')}")
-        except PackageNotFoundError:
-            print("sansfilm (not installed)")
+        print(f"sansfilm {VERSION}")
         raise typer.Exit
 
 

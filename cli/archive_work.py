@@ -1,0 +1,127 @@
+"""What `sansfilm archive` does: verify, give back an original, rebuild."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from archive.catalog import KnownVersion
+from archive.findings import Finding, Progress
+from cli.output import err, out, print_json, size_text, table
+from cli.place import Place, open_place
+from cli.send import progress_bar
+from runtime.errors import Misconfigured
+from runtime.settings import WebSettings, load_settings
+from schemas.record import InstanceRecord
+
+_FINDINGS_SHOWN = 50
+
+
+def run_verify(data_dir: Path | None, *, as_json: bool) -> int:
+    """Verify every stored byte; gives 1 if something is wrong."""
+    from archive.verify import verify
+
+    with open_place(data_dir, None) as place, _progress("reading everything") as progress:
+        done = verify(place.reader, place.store, progress)
+    if as_json:
+        counts = {"versions": done.versions, "quarantined": done.quarantined, "segments": done.segments}
+        print_json({"clean": done.is_clean, **counts, "bytes": done.bytes, "findings": _plain(done.findings)})
+    else:
+        verdict = "all as received" if done.is_clean else "NOT all as received"
+        read = f"{done.versions:,} versions and {done.quarantined:,} quarantined, {size_text(done.bytes)}"
+        out().print(f"{read} in {done.segments:,} segments: {verdict}")
+        _show(done.findings)
+    return 0 if done.is_clean else 1
+
+
+def run_original(
+    data_dir: Path | None, tenant: str | None, uid: str, *, version: str, output: Path | None, dataset_only: bool
+) -> int:
+    """Write one original.
+
+    Raises:
+        Misconfigured: no such instance or version, or the file exists.
+    """
+    from archive.original import original, original_file
+
+    with open_place(data_dir, tenant) as place:
+        known, record = _version(place, uid, version.lower())
+        content = (original if dataset_only else original_file)(place.store, record, known.location)
+    if output is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return 0
+    try:
+        with output.open("xb") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise Misconfigured(f"{output} exists already: name a new file") from error
+    err().print(f"{output}: {size_text(len(content))}, wire_sha256 {record.wire_sha256}", markup=False, soft_wrap=True)
+    return 0
+
+
+def run_rebuild(data_dir: Path | None, *, as_json: bool) -> int:
+    """Rebuild the catalog; gives 1 if the archive had something to complain about.
+
+    Raises:
+        Misconfigured: sansfilm runs on the folder.
+        Fatal: the new catalog would lose something; the old one stays.
+    """
+    from archive.compare import comparer
+    from archive.rebuild import rebuild
+    from cli.folder import DataFolder
+    from instances.decode import IsolatedDecoder
+
+    with open_place(data_dir, None) as place, DataFolder(place.settings.data_dir):
+        limits = load_settings(WebSettings, data_dir=data_dir)
+        decoder = IsolatedDecoder(
+            processes=limits.decode_processes,
+            timeout_s=limits.decode_timeout_s,
+            memory_max_bytes=limits.decode_memory_max_bytes,
+        )
+        with closing(decoder), _progress("reading segments") as progress:
+            equal = comparer(place.store, decoder.samples)
+            done = rebuild(place.store, place.settings.catalog_path, equal=equal, progress=progress)
+        counters = dict(place.reader.counters(place.settings.tenant))
+    errors = [finding for finding in done.findings if finding.kind.is_error]
+    if as_json:
+        counts = {"segments": done.segments, "journal_entries": done.journal_entries, "records": done.records}
+        print_json({"clean": not errors, **counts, "findings": _plain(done.findings), "catalog": counters})
+    else:
+        read = f"{done.records:,} records of {done.segments:,} segments and {done.journal_entries:,} journal entries"
+        out().print(f"the catalog was rebuilt from {read}")
+        _show(done.findings)
+    return 1 if errors else 0
+
+
+@contextmanager
+def _progress(text: str) -> Iterator[Progress]:
+    with progress_bar() as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _version(place: Place, uid: str, digest: str) -> tuple[KnownVersion, InstanceRecord]:
+    versions = place.reader.versions(place.scope, uid)
+    if not versions:
+        raise Misconfigured(f"there is no instance {uid} in tenant {place.scope.tenant}")
+    fitting = [one for one in versions if (one[0].wire_sha256.startswith(digest) if digest else one[0].current)]
+    if len(fitting) != 1:
+        raise Misconfigured(f"{digest} names no single version of {uid}: see sansfilm trace {uid}")
+    return fitting[0]
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    if not findings:
+        return
+    rows = [(found.kind, found.sop_instance_uid, found.segment, found.detail) for found in findings[:_FINDINGS_SHOWN]]
+    out().print(table("", ("finding", "instance", "segment", "detail"), rows))
+    if len(findings) > _FINDINGS_SHOWN:
+        out().print(f"and {len(findings) - _FINDINGS_SHOWN:,} more (--json lists all)")
+
+
+def _plain(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    return [asdict(finding) for finding in findings]
