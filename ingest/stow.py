@@ -100,7 +100,7 @@ class Stow:
         refused = sum(outcome.refused is not None for outcome in outcomes)
         get_logger().info("stow_answered", status=status, stored=len(outcomes) - refused, refused=refused)
         return Response(
-            encode_answer(outcomes, f"{str(request.base_url).rstrip('/')}/studies", answer_type),
+            encode_answer(outcomes, _studies_url(request), answer_type),
             status_code=status,
             media_type=answer_type,
             headers={"retry-after": _RETRY_AFTER_S} if status == 503 else None,
@@ -158,6 +158,10 @@ def _declared_bytes(request: Request) -> int | None:
     if not (declared.isascii() and declared.isdigit() and len(declared) <= 18):
         raise BadRequest(400, "the Content-Length is no number")
     return int(declared)
+
+
+def _studies_url(request: Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}/studies"
 
 
 def _sentence(status: int, sentence: str) -> Response:
