@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from instances.character_set import codecs_of, decode
 from instances.elements import (
+    DEPTH_MAX,
     ITEM,
     PIXEL_DATA,
     UNDEFINED,
@@ -21,6 +22,7 @@ from instances.elements import (
     TooMany,
     Truncated,
     WalkError,
+    looks_like_items,
     read_header,
     sequence_extent,
     sniffed,
@@ -95,7 +97,8 @@ _SEQUENCES = (_ISSUER_OF_ACCESSION_NUMBER_SEQUENCE, _REQUEST_ATTRIBUTES_SEQUENCE
 _WANTED = frozenset(
     {*_PATIENT, *_STUDY, *_SERIES, *_INSTANCE, *_SEQUENCES, _SPECIFIC_CHARACTER_SET, _DIRECTORY_RECORD_SEQUENCE}
 )
-_ITEM_TAG = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+#: Fewer bytes cannot hold more than `DEPTH_MAX` sequences, each with an item.
+_NESTED_BYTES_MIN = DEPTH_MAX * 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +181,7 @@ class _Reading:
                     continue
                 if element.vr == b"SQ":
                     self._check_sequence(element)
-                elif element.value_end - element.value_offset > 1024 and not element.undefined:
+                elif element.value_end - element.value_offset >= _NESTED_BYTES_MIN:
                     self._probe_sequence(element)
                 elif tag < 0x00020000:
                     self._warnings.add(WarningCode.TRAILING_BYTES)
@@ -211,7 +214,7 @@ class _Reading:
 
     def _check_sequence(self, element: Element) -> None:
         """A sequence must be walkable for readers, and not too deep for them."""
-        if element.undefined:
+        if element.undefined and element.value_end - element.value_offset < _NESTED_BYTES_MIN:
             return  # the walk has passed every item of it
         try:
             self._descend(element)
@@ -220,10 +223,9 @@ class _Reading:
             self._warnings.add(WarningCode.VALUE_UNREADABLE)
 
     def _probe_sequence(self, element: Element) -> None:
-        """What does not say that it is a sequence may still be one (implicit, UN), and too deep."""
-        if element.vr not in (b"", b"UN"):
-            return
-        if bytes(self._dataset[element.value_offset : element.value_offset + 4]) not in _ITEM_TAG:
+        """What does not say that it is a sequence may still be one, and too deep."""
+        start, end = element.value_offset, element.value_end
+        if not looks_like_items(self._dataset, start, end, element.vr, self._encoding):
             return
         try:
             self._descend(element)

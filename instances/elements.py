@@ -40,6 +40,7 @@ VR_IS_LONG: Final = {**dict.fromkeys(_LONG_FORM, True), **dict.fromkeys(_SHORT_F
 
 EXPLICIT: Final = {True: Struct("<HH2sH"), False: Struct(">HH2sH")}
 IMPLICIT: Final = {True: Struct("<HHL"), False: Struct(">HHL")}
+_ITEM_TAG = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 LENGTH: Final = {True: Struct("<L"), False: Struct(">L")}
 
 
@@ -167,14 +168,23 @@ def sequence_extent(
 ) -> tuple[int, int]:
     """Where the sequence of items whose value begins at `pos` ends: before and after its delimiter.
 
-    With `sequence_end` its length is defined, and the walk descends into it all the same: this checks its structure
-    and depth. Without, the items are passed until the delimiter.
+    With `sequence_end` the walk descends into all that is or looks like a sequence, whatever the form of its length:
+    this checks structure and depth. Without, the items are passed until the delimiter.
 
     Raises:
         WalkError: the sequence has no end, is no sequence, or is nested too deep.
     """
-    walker = _SequenceWalker(buffer, limit, depth_max)
+    walker = _SequenceWalker(buffer, limit, depth_max, descends=sequence_end is not None)
     return walker.run(pos, _Sequence(encoding, sequence_end, _is_raw(tag, vr)))
+
+
+def looks_like_items(buffer: Buffer, start: int, end: int, vr: bytes, encoding: Encoding) -> bool:
+    """Whether a value that does not say what it is (implicit, or UN) begins like a sequence."""
+    return (
+        end - start >= 8
+        and vr in (b"", b"UN")
+        and bytes(buffer[start : start + 4]) == _ITEM_TAG[encoding.little_endian]
+    )
 
 
 def _is_raw(tag: int, vr: bytes) -> bool:
@@ -200,9 +210,10 @@ class _Item(NamedTuple):
 class _SequenceWalker:
     """The stack machine behind `sequence_extent`."""
 
-    __slots__ = ("buffer", "count", "depth_max", "limit", "stack")
+    __slots__ = ("buffer", "count", "depth_max", "descends", "limit", "stack")
 
-    def __init__(self, buffer: Buffer, limit: int, depth_max: int) -> None:
+    def __init__(self, buffer: Buffer, limit: int, depth_max: int, *, descends: bool) -> None:
+        self.descends = descends
         self.buffer = buffer
         self.limit = limit
         self.depth_max = depth_max
@@ -260,7 +271,9 @@ class _SequenceWalker:
             raise Malformed(pos, tag)
         if length != UNDEFINED:
             after = self._bounded(pos, tag, value, length)
-            if vr != b"SQ":
+            if not self.descends or not (
+                vr == b"SQ" or looks_like_items(self.buffer, value, after, vr, level.encoding)
+            ):
                 return after
         if len(self.stack) // 2 >= self.depth_max:
             raise TooDeep(pos, tag)

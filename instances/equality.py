@@ -25,6 +25,7 @@ from instances.elements import (
     Buffer,
     Element,
     WalkError,
+    looks_like_items,
     read_header,
     sequence_extent,
     sniffed,
@@ -52,7 +53,6 @@ WORD_BYTES: Final = {
     **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), 8),
 }
 _BINARY: Final = frozenset({*WORD_BYTES, b"OB"})
-_ITEM_TAGS = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 
 
 class _Level(NamedTuple):
@@ -150,7 +150,7 @@ class _Comparison:
             return self._sequences_equal(depth, a, x, b, y)
         if _values_equal(a, x, b, y):
             return True
-        if {x.vr, y.vr} <= {b"", b"UN"} and _looks_like_items(a, x) and _looks_like_items(b, y):
+        if _is_sequence(a, x) and _is_sequence(b, y):
             return self._sequences_equal(depth, a, x, b, y)
         return False
 
@@ -214,9 +214,8 @@ def _fragments(level: _Level, element: Element) -> list[bytes]:
     return contents[1:]
 
 
-def _looks_like_items(level: _Level, element: Element) -> bool:
-    start = element.value_offset
-    return bytes(level.view[start : start + 4]) == _ITEM_TAGS[level.encoding.little_endian]
+def _is_sequence(level: _Level, element: Element) -> bool:
+    return looks_like_items(level.view, element.value_offset, element.value_end, element.vr, level.encoding)
 
 
 def _values_equal(a: _Level, x: Element, b: _Level, y: Element) -> bool:
