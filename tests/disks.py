@@ -6,20 +6,21 @@ alike, a `Loss` decides how much survived. A new file's entry is durable only af
 synced in the file; a rename likewise.
 
 `RecordingDisk(ignored=site)` leaves out the syncs of one place in the program: a test that still passes then shows that
-it, or that sync, is worth nothing.
+it, or that sync, is worth nothing. `FailingDisk` has faults instead of a memory.
 """
 
 from __future__ import annotations
 
+import errno
 import random
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from segments.disk import Buffer, OpenFile, SystemDisk
+from segments.disk import Buffer, OpenFile, SystemDisk, SystemFile
 
 #: Where in the program a sync was asked for: ``file`` or ``folder``, then the nearest functions, innermost first.
 Site = tuple[str, ...]
@@ -130,6 +131,54 @@ class _RecordingFile:
 
     def _written(self, offset: int, data: bytes) -> None:
         self._disk._record(Operation(kind="write", inode=self._inode, offset=offset, data=data))
+
+
+class FailingDisk(SystemDisk):
+    """The machine's disk with faults that a test turns on and off, for files opened before and after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Bytes that may still be written before ENOSPC; None for no limit.
+        self.space_bytes: int | None = None
+        self.fails_sync = False
+        self.fails_overwrite = False
+        #: Called in the writing thread before each sync of a file.
+        self.before_sync: Callable[[], None] = lambda: None
+
+    def create(self, path: Path) -> OpenFile:
+        return _FailingFile(self, path, self._create_locked(path))
+
+
+class _FailingFile(SystemFile):
+    """An open file of a failing disk: as on a real one, part of what does not fit is written."""
+
+    def __init__(self, disk: FailingDisk, path: Path, descriptor: int) -> None:
+        super().__init__(path, descriptor)
+        self._disk = disk
+
+    def append(self, parts: Sequence[Buffer]) -> None:
+        space = self._disk.space_bytes
+        data = b"".join(parts)
+        if space is None or len(data) <= space:
+            super().append(parts)
+        else:
+            super().append([data[:space]])
+            self._fail("append", errno.ENOSPC)
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        if self._disk.fails_overwrite:
+            self._fail("overwrite", errno.EIO)
+        super().write_at(offset, data)
+
+    def sync(self) -> None:
+        self._disk.before_sync()
+        if self._disk.fails_sync:
+            self._fail("sync", errno.EIO)
+        super().sync()
+
+    def _fail(self, operation: str, code: int) -> None:
+        with self._writing(operation):
+            raise OSError(code, "on purpose")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,8 +319,9 @@ def _written(content: bytes, pending: Sequence[Operation], budget_bytes: int) ->
 def _site(frame: FrameType | None, what: str) -> Site:
     names = [what]
     while frame is not None and len(names) <= _SITE_FUNCTIONS:
-        if frame.f_globals.get("__name__", "").partition(".")[0] in _PRODUCT:
-            if names[-1] != (name := frame.f_code.co_qualname):  # a recursion is one place
-                names.append(name)
+        name = frame.f_code.co_qualname
+        is_product = frame.f_globals.get("__name__", "").partition(".")[0] in _PRODUCT
+        if is_product and name != names[-1]:  # a recursion is one place
+            names.append(name)
         frame = frame.f_back
     return tuple(names)
