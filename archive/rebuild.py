@@ -177,13 +177,20 @@ class _Replay:
     def _described(self, key: str) -> Iterator[PlacedRecord]:
         recovery = self._store.members(key)
         for piece in recovery.torn:
-            self._note(FindingKind.MEMBER_DAMAGED, key, f"{piece.size_bytes} bytes at {piece.offset} do not verify")
+            if not self._is_index(key, piece.offset, piece.size_bytes):
+                self._note(FindingKind.MEMBER_DAMAGED, key, f"{piece.size_bytes} bytes at {piece.offset} do not verify")
         for member in recovery.members:
             location = MemberLocation(segment=key, offset=member.offset, size_bytes=member.size_bytes)
             try:
                 yield PlacedRecord(record=record_of(self._store.read(location), member.provenance), location=location)
             except ValueError as error:
                 self._note(FindingKind.MEMBER_UNREADABLE, key, str(error))
+
+    def _is_index(self, key: str, offset: int, size_bytes: int) -> bool:
+        """Whether a piece that does not verify is the index, whose records are being made again."""
+        piece = MemberLocation(segment=key, offset=offset, size_bytes=size_bytes)
+        name = f"PaxHeaders/{id_of(key)}.index".encode()
+        return size_bytes >= len(name) and self._store.read(piece, 0, len(name)) == name
 
     def _is_present(self, placed: PlacedRecord) -> bool:
         """Whether the bytes are there: those of a large duplicate are removed once it is known to be one."""
