@@ -63,16 +63,16 @@ class Tally:
     def _follow_series(self, connection: Connection) -> None:
         """Series that became visible or empty change their study's count and modalities."""
         series, study = schema.series, schema.study
-        turned: Counter[int] = Counter()
+        #: Studies in which a series turned, and by how many there are more.
+        turned: dict[int, int] = {}
         for ids in chunks(self.series):
             columns = (series.c.id, series.c.study_id, study.c.tenant_id, series.c.instance_count)
             found = connection.execute(select(*columns).join(study).where(series.c.id.in_(ids)))
             for series_id, study_id, tenant_id, count in found:
-                by = _turned(count, self.series[series_id].instances)
-                turned[study_id] += by
-                self.count(tenant_id, "series", by)
-        touched = [study_id for study_id in turned if self.studies[study_id].instances]
-        for study_id, modalities in _modalities(connection, touched).items():
+                if by := _turned(count, self.series[series_id].instances):
+                    turned[study_id] = turned.get(study_id, 0) + by
+                    self.count(tenant_id, "series", by)
+        for study_id, modalities in _modalities(connection, list(turned)).items():
             values = {"series_count": study.c.series_count + turned[study_id], "modalities": modalities}
             connection.execute(update(study).where(study.c.id == study_id).values(values))
 
