@@ -194,9 +194,13 @@ async def test_warnings_say_what_was_not_done(filled: Library) -> None:
 
 async def test_other_representations_are_not_acceptable(filled: Library) -> None:
     async with filled.client() as client:
-        xml = await client.get("/dicom-web/studies", headers={"Accept": 'multipart/related; type="application/dicom+xml"'})
+        xml = await client.get(
+            "/dicom-web/studies", headers={"Accept": 'multipart/related; type="application/dicom+xml"'}
+        )
         json = await client.get("/dicom-web/studies", headers={"Accept": "application/json"})
-        parameter = await client.get("/dicom-web/studies?accept=application/dicom%2Bjson", headers={"Accept": "text/html"})
+        parameter = await client.get(
+            "/dicom-web/studies?accept=application/dicom%2Bjson", headers={"Accept": "text/html"}
+        )
     assert xml.status_code == 406
     assert json.headers["content-type"] == "application/json"
     assert parameter.status_code == 200
