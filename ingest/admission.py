@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from runtime.clock import Clock
-from runtime.errors import Rejected
+from runtime.errors import Rejected, Retryable
 from runtime.settings import EdgeSettings
 from schemas.reasons import RejectReason
 
@@ -58,8 +58,11 @@ class DiskRule:
             raise Rejected(RejectReason.DISK_LOW, "the disk is nearly full")
 
     def _sample(self) -> None:
-        needed = self._reserve_bytes + LOG_FACTOR * self._uncommitted_bytes()
-        self._has_room = self._free_bytes() >= needed
+        try:
+            needed = self._reserve_bytes + LOG_FACTOR * self._uncommitted_bytes()
+            self._has_room = self._free_bytes() >= needed
+        except (OSError, Retryable):  # a disk that cannot even be asked has no room
+            self._has_room = False
         self._sampled_at = self._clock.monotonic_s()
 
 

@@ -73,7 +73,7 @@ class Intake:
 
     def open_large(self) -> LargeInstance:
         """Begin a claim check. Raises OutOfSpace, Retryable."""
-        return LargeInstance(self._disk, self._settings.archive_dir / "segments", self._settings.tenant, self._clock)
+        return LargeInstance(self._disk, self._settings.archive_dir, self._settings.tenant, self._clock)
 
     def attributes(
         self, sender: Sender, *, study_uid: str, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from archive.layout import instance_key, path_of
 from runtime.clock import Clock
 from runtime.errors import OutOfSpace, Rejected, Retryable
 from schemas.identifiers import is_safe_uid
@@ -17,10 +18,10 @@ from segments.streamed import StreamedSegment
 class LargeInstance:
     """A segment under its final key, being written. Nobody sees it before `finish`, nothing is left by `abort`."""
 
-    def __init__(self, disk: Disk, folder: Path, tenant: str, clock: Clock) -> None:
-        self.key = f"{tenant}/{clock.now():%Y/%m/%d}/{clock.new_id()}.tar"
+    def __init__(self, disk: Disk, archive_dir: Path, tenant: str, clock: Clock) -> None:
+        self.key = instance_key(tenant, clock)
         self._disk = disk
-        self._path = folder / self.key
+        self._path = path_of(archive_dir, self.key)
         self._segment = StreamedSegment(disk, self._path)
 
     def write(self, data: Buffer) -> None:

@@ -52,7 +52,11 @@ class StreamedSegment:
         self._file = disk.create(self._part)
         self._sha256 = hashlib.sha256()
         self._crc32c = 0
-        self._file.append([bytes(HEADER_BYTES)])
+        try:
+            self._file.append([bytes(HEADER_BYTES)])
+        except BaseException:
+            self.abort()
+            raise
 
     @property
     def size_bytes(self) -> int:

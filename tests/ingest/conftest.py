@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from archive.layout import path_of
 from broker.local import LocalConsumer
 from broker.log import Taken
 from ingest.edge import run_edge
@@ -64,16 +63,8 @@ def received(settings: EdgeSettings, count: int) -> list[Message]:
 def large_file(settings: EdgeSettings, message: Message) -> bytes:
     """The Part-10 file that a claim check names."""
     attributes = message.attributes
-    path = settings.archive_dir / "segments" / attributes.data_ref
+    path = path_of(settings.archive_dir, attributes.data_ref)
     return path.read_bytes()[attributes.data_offset : attributes.data_offset + attributes.size_bytes]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Ask until it is so, within a deadline."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        select.select([], [], [], 0.005)
 
 
 @pytest.fixture

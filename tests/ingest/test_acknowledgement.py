@@ -21,6 +21,7 @@ from runtime.errors import OutOfSpace, Retryable
 from runtime.settings import EdgeSettings
 from schemas.message import Message
 from tests.datasets import MR_IMAGE_STORAGE, dataset_bytes, mr_dataset
+from tests.disks import FailingDisk
 from tests.ingest.conftest import WAIT_S, received
 from tests.ingest.peers import EXPLICIT_LE, Peer
 
@@ -49,12 +50,17 @@ class GatedLog:
 
 
 class GatedEdge:
-    def __init__(self, settings: EdgeSettings) -> None:
+    """An edge of this process whose log and disk the test holds in its hands."""
+
+    def __init__(self, settings: EdgeSettings, *, is_gated: bool = True) -> None:
         clock = SystemClock()
         self.settings = settings
-        self.log = GatedLog(LocalPublisher(settings.log_dir, writer="edge-gated"))
+        self.disk = FailingDisk()
+        log = LocalPublisher(settings.log_dir, writer="edge-gated", disk=self.disk)
+        self.log = GatedLog(log)
         rule = DiskRule(settings, clock, uncommitted_bytes=lambda: 0)
-        edge = Edge(settings, Intake(self.log, settings, clock, rule), clock)
+        intake = Intake(self.log if is_gated else log, settings, clock, rule, disk=self.disk)
+        edge = Edge(settings, intake, clock)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self._stop = threading.Event()
@@ -120,3 +126,39 @@ def test_a_log_that_never_answers_keeps_its_bytes(gated_edge: GatedEdge) -> None
     for value, sent in zip(gated_edge.log.values, (first, second), strict=True):
         assert bytes(value).endswith(sent)
     assert len(received(gated_edge.settings, 2)) == 2
+
+
+@pytest.mark.parametrize("rows", [16, 300])
+@pytest.mark.parametrize("space_bytes", [0, 1000, 5000])
+def test_no_space_left(tmp_path: Path, rows: int, space_bytes: int) -> None:
+    """0xA700 and nothing kept while the disk is full, whatever the instance's way; then it goes on."""
+    edge = GatedEdge(EdgeSettings(data_dir=tmp_path, disk_reserve_bytes=0, inline_max_bytes=65536), is_gated=False)
+    dataset = mr_dataset(1, rows=rows, columns=rows)
+    sent = dataset_bytes(dataset)
+    # The small one fits into the last size, the large one only begins to.
+    expected = 0 if rows == 16 and space_bytes == 5000 else 0xA700
+    try:
+        with Peer(edge.port) as peer:
+            assert peer.associate(MR)
+            edge.disk.space_bytes = space_bytes
+            assert peer.store(MR_IMAGE_STORAGE, dataset.SOPInstanceUID, sent).status == expected
+            edge.disk.space_bytes = None
+            assert not list(tmp_path.rglob("*.part"))
+            assert peer.store(MR_IMAGE_STORAGE, dataset.SOPInstanceUID, sent).status == 0
+    finally:
+        edge.close()
+    assert len(received(edge.settings, 2 if expected == 0 else 1)) > 0
+
+
+def test_a_sync_that_fails_is_no_success(tmp_path: Path) -> None:
+    edge = GatedEdge(EdgeSettings(data_dir=tmp_path, disk_reserve_bytes=0), is_gated=False)
+    dataset = mr_dataset(1, rows=16, columns=16)
+    try:
+        with Peer(edge.port) as peer:
+            assert peer.associate(MR)
+            edge.disk.fails_sync = True
+            assert peer.store(MR_IMAGE_STORAGE, dataset.SOPInstanceUID, dataset_bytes(dataset)).status == 0xA700
+            edge.disk.fails_sync = False
+            assert peer.store(MR_IMAGE_STORAGE, dataset.SOPInstanceUID, dataset_bytes(dataset)).status == 0
+    finally:
+        edge.close()

@@ -10,7 +10,7 @@ from pynetdicom.pdu import A_ASSOCIATE_AC
 from instances.part10 import split
 from segments.checksum import crc32c_hex
 from tests.datasets import MR_IMAGE_STORAGE, dataset_bytes, mr_dataset
-from tests.ingest.conftest import RunningEdge, StartEdge, large_file, wait_until
+from tests.ingest.conftest import RunningEdge, StartEdge, large_file
 from tests.ingest.peers import (
     EXPLICIT_LE,
     IMPLICIT_LE,
@@ -23,6 +23,7 @@ from tests.ingest.peers import (
     pdu,
     pdv,
 )
+from tests.waiting import until
 
 MR = (1, MR_IMAGE_STORAGE, (EXPLICIT_LE,))
 ECHO = (1, VERIFICATION, (IMPLICIT_LE,))
@@ -221,7 +222,7 @@ def test_drain_finishes_the_instance_and_aborts_the_idle(start_edge: StartEdge) 
         busy.send_store_command(MR_IMAGE_STORAGE, dataset.SOPInstanceUID)
         busy.send(pdu(0x04, pdv(1, 0, sent[:7000])))
         # The claim check's file exists: the instance is being received.
-        wait_until(lambda: any(edge.settings.archive_dir.rglob("*.part")))
+        until(lambda: any(edge.settings.archive_dir.rglob("*.part")))
         edge.stop.set()
         assert idle.read_pdu() == (0x07, bytes([0, 0, 2, 0]))
         assert silent.read_pdu() == (0, b"")
@@ -231,3 +232,16 @@ def test_drain_finishes_the_instance_and_aborts_the_idle(start_edge: StartEdge) 
     edge.drain()
     (message,) = edge.received()
     assert bytes(split(large_file(edge.settings, message))[1]) == sent
+
+
+def test_a_peer_that_never_finishes_is_cut_at_the_deadline(start_edge: StartEdge) -> None:
+    edge = start_edge(inline_max_bytes=4096, shutdown_timeout_s=0.5)
+    with edge.peer() as peer:
+        peer.associate(MR)
+        peer.send_store_command(MR_IMAGE_STORAGE, mr_dataset(1).SOPInstanceUID)
+        peer.send(pdu(0x04, pdv(1, 0, dataset_bytes(mr_dataset(1))[:7000])))
+        until(lambda: any(edge.settings.archive_dir.rglob("*.part")))
+        edge.drain()
+        assert peer.read_pdu() == (0, b"")
+    assert not [path for path in edge.settings.archive_dir.rglob("*") if path.is_file()]
+    assert edge.received(0) == []
