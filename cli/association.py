@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from instances.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from instances.syntax import DEFLATED_LE
 from runtime.errors import Fatal, Misconfigured, Retryable
 
 #: An abstract syntax with the one transfer syntax proposed for it.
@@ -92,10 +93,13 @@ class Association:
         except BaseException:
             self._socket.close()
             raise
-        self._pdv_max_bytes = min(announced or _PDU_DEFAULT_BYTES, 8 * _PDU_DEFAULT_BYTES) - 6
+        # Fragments are of even length (PS3.8 E.2).
+        self._pdv_max_bytes = (min(announced or _PDU_DEFAULT_BYTES, 8 * _PDU_DEFAULT_BYTES) - 6) & ~1
 
     def store(self, context: Context, sop_instance_uid: str, dataset: memoryview) -> int:
         """C-STORE `dataset` as it is; gives the status of the response.
+
+        A deflated data set of odd length gets the one zero byte that PS3.5 A.5 asks for.
 
         Raises:
             PeerLost: no response; the association is over.
@@ -105,7 +109,7 @@ class Association:
         command = self._command(_C_STORE_RQ, context[0], sop_instance_uid)
         try:
             self._send(_pdv_header(context_id, 3, len(command)), command)
-            self._send_dataset(context_id, dataset)
+            self._send_dataset(context_id, dataset, padding=context[1] == DEFLATED_LE)
         except PeerLost:
             # A peer that refuses in mid-transfer answers and closes: its answer is worth more than our broken pipe.
             return self._status_or_lost()
@@ -150,19 +154,21 @@ class Association:
             elements += _uid_element(0x1000, sop_instance_uid)
         return struct.pack("<HHII", 0, 0, 4, len(elements)) + elements
 
-    def _send_dataset(self, context_id: int, dataset: memoryview) -> None:
+    def _send_dataset(self, context_id: int, dataset: memoryview, *, padding: bool) -> None:
+        tail = b"\0" if padding and len(dataset) % 2 else b""
         starts = range(0, max(len(dataset), 1), self._pdv_max_bytes)
         for first in range(0, len(starts), _PDUS_PER_CALL):
             parts: list[bytes | memoryview] = []
             for start in starts[first : first + _PDUS_PER_CALL]:
                 fragment = dataset[start : start + self._pdv_max_bytes]
                 last = start + len(fragment) >= len(dataset)
-                parts += (_pdv_header(context_id, 2 if last else 0, len(fragment)), fragment)
+                end = tail if last else b""
+                parts += (_pdv_header(context_id, 2 if last else 0, len(fragment) + len(end)), fragment, end)
             self._send(*parts)
 
     def _send(self, *parts: bytes | memoryview) -> None:
         try:
-            waiting = [memoryview(part) for part in parts]
+            waiting = [memoryview(part) for part in parts if len(part)]
             while waiting:
                 sent = self._socket.sendmsg(waiting)
                 while waiting and sent >= len(waiting[0]):

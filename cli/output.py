@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+_PIPE_COLUMNS = 1000
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def out() -> Console:
-    """The console for results; as wide as the terminal, never coloured into a file."""
-    return Console(highlight=False)
+    """The console for results: as wide as the terminal; into a pipe or file plain, and never folded."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def err() -> Console:
@@ -39,8 +41,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def fields(values: Mapping[str, object]) -> Table:
-    """Names and values, one a line."""
-    return table("", ("", ""), [(name, value) for name, value in values.items() if value not in ("", None, ())])
+    """Names and values, one a line; empty values are left out."""
+    shown = [(name, value) for name, value in values.items() if value not in ("", None, ())]
+    made = table("", ("", ""), shown)
+    made.show_header = False
+    made.columns[0].style = "dim"
+    return made
 
 
 def size_text(size_bytes: float) -> str:
