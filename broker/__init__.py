@@ -20,8 +20,9 @@ holds the file's lock as long as it lives. A lock that is free and a mark that d
 writer died: then everything in the file that verifies is delivered, behind the mark too (it may never have been
 acknowledged; delivering it is harmless, losing it might not be). The mark itself is not synced: it only ever lags.
 
-**Positions.** ``positions-<group>.json`` holds for each file the next offset and is replaced atomically. A file's entry
-stays until the file's deletion is durable, so that a deletion undone by a power cut delivers nothing again.
+**Positions.** ``positions-<group>`` holds for each file the next offset. It is overwritten in place, one half after the
+other, and needs no new space: a full disk does not stop what empties it. A file's entry stays until the file's deletion
+is durable, so that a deletion undone by a power cut delivers nothing again.
 
 **Limits.** A queue holds ``queue_max_bytes`` of values a lane (one larger message passes alone); beyond, `publish`
 blocks. Memory of a writer: that much twice, the group being written and the one gathering. A file exceeds
@@ -42,6 +43,7 @@ blocks. Memory of a writer: that much twice, the group being written and the one
 * a piece cannot be set aside: alarm; reading goes on, and the file is not deleted while this consumer lives.
 * consumer killed between taking and committing: taken again. Delivery is at least once.
 * consumer killed between commit and deletion: the next one finds the file done and deletes it.
+* disk full while consuming: positions are still saved, and files done are deleted; a torn piece waits for space.
 * positions unreadable: everything still in the log is delivered again.
 * two consumers of one group: the second is refused. A group is retired by removing its positions file.
 """

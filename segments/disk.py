@@ -24,11 +24,11 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class OpenFile(Protocol):
-    """A file being written by this process, locked (flock) until it is closed or the process dies."""
+    """A file being written by this process. A new one is locked (flock) until it is closed or the process dies."""
 
     @property
     def size_bytes(self) -> int:
-        """Bytes appended so far: where the next append goes."""
+        """Where the next append goes."""
 
     def append(self, parts: Sequence[Buffer]) -> None:
         """Write the parts at the end, one after the other, without joining them in memory."""
@@ -56,6 +56,9 @@ class Disk(Protocol):
     def create(self, path: Path) -> OpenFile:
         """A new, empty, locked file. FileExistsError if `path` exists."""
 
+    def reopen(self, path: Path) -> OpenFile:
+        """An existing file to be overwritten in place, not locked. FileNotFoundError if there is none."""
+
     def sync_folder(self, path: Path) -> None:
         """Make the entries of a folder durable: files created, renamed and removed in it."""
 
@@ -78,7 +81,7 @@ class SystemFile:
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
-        self._size_bytes = 0
+        self._size_bytes = os.fstat(descriptor).st_size
         self._abandoned = False
 
     @property
@@ -130,6 +133,9 @@ class SystemDisk:
     def create(self, path: Path) -> OpenFile:
         return SystemFile(path, self._create_locked(path))
 
+    def reopen(self, path: Path) -> OpenFile:
+        return SystemFile(path, self._opened(path))
+
     def sync_folder(self, path: Path) -> None:
         with mapped_errors("sync folder"):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -172,6 +178,10 @@ class SystemDisk:
     def _make_one_folder(self, path: Path) -> None:
         with mapped_errors("make folder"):
             path.mkdir(exist_ok=True)
+
+    def _opened(self, path: Path) -> int:
+        with mapped_errors("open"):
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def _create_locked(self, path: Path) -> int:
         with mapped_errors("create"):

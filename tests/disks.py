@@ -52,6 +52,7 @@ class RecordingDisk(SystemDisk):
         self.sites: set[Site] = set()
         self._ignored = ignored
         self._inodes = 0
+        self._named: dict[Path, int] = {}
         self._lock = threading.RLock()
 
     def note(self, what: object) -> None:
@@ -63,7 +64,11 @@ class RecordingDisk(SystemDisk):
             file = super().create(path)
             self._inodes += 1
             self._record(Operation(kind="create", path=path, inode=self._inodes))
+            self._named[path] = self._inodes
             return _RecordingFile(self, file, self._inodes)
+
+    def reopen(self, path: Path) -> OpenFile:
+        return _RecordingFile(self, super().reopen(path), self._named[path])
 
     def sync_folder(self, path: Path) -> None:
         if self.is_wanted("folder"):
@@ -73,6 +78,7 @@ class RecordingDisk(SystemDisk):
     def rename(self, old: Path, new: Path) -> None:
         with self._lock:
             super().rename(old, new)
+            self._named[new] = self._named.pop(old)
             self._record(Operation(kind="rename", path=old, to=new))
 
     def remove(self, path: Path) -> None:
@@ -148,6 +154,9 @@ class FailingDisk(SystemDisk):
     def create(self, path: Path) -> OpenFile:
         return _FailingFile(self, path, self._create_locked(path))
 
+    def reopen(self, path: Path) -> OpenFile:
+        return _FailingFile(self, path, self._opened(path))
+
 
 class _FailingFile(SystemFile):
     """An open file of a failing disk: as on a real one, part of what does not fit is written."""
@@ -187,6 +196,8 @@ class Loss:
 
     keeps_entries: bool = False
     keeps_data: bool = False
+    #: With `keeps_data`: no more than this.
+    data_bytes_max: int = 1 << 62
     rng: random.Random | None = None
 
     def entries(self, pending: int) -> int:
@@ -195,7 +206,8 @@ class Loss:
 
     def data_bytes(self, pending: int) -> int:
         """How many bytes of what was written survive, the oldest first."""
-        return self.rng.randint(0, pending) if self.rng else pending * self.keeps_data
+        kept = self.rng.randint(0, pending) if self.rng else pending * self.keeps_data
+        return min(kept, self.data_bytes_max)
 
     def is_extended(self) -> bool:
         """Whether the file has its new size all the same, with zeros for what is lost."""
@@ -205,6 +217,7 @@ class Loss:
 def losses(seed: int, *, random_ones: int = 3) -> list[Loss]:
     """The extremes, and some torn at random."""
     extremes = [Loss(keeps_entries=entries, keeps_data=data) for entries in (False, True) for data in (False, True)]
+    extremes.append(Loss(keeps_entries=True, keeps_data=True, data_bytes_max=700))
     return extremes + [Loss(rng=random.Random(f"{seed}/{number}")) for number in range(random_ones)]
 
 

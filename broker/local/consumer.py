@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker.local.file_reader import FileReader
 from broker.local.layout import DATA_SUFFIX, MARK_SUFFIX, WORKERS, FileName, is_name, lane_folder, stream_of
-from broker.local.positions import Committed, load_positions, other_groups, positions_path, save_positions
+from broker.local.positions import Committed, PositionsFile, other_groups, positions_path
 from broker.log import Position, Taken
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Misconfigured
@@ -58,14 +58,13 @@ class LocalConsumer:
         self._folder = lane_folder(log_dir, lane)
         self._disk.make_folder(self._folder)
         self._lock = self._locked(lock_timeout_s)
-        self._positions_path = positions_path(self._folder, group)
-        self._saved = dict(load_positions(self._positions_path))
         #: By writer, oldest file first.
         self._readers: dict[FileName, FileReader] = {}
         self._known: set[str] = set()
         self._last_writer = ""
         sweep_parts(self._disk, self._folder)
         self._sweep_marks()
+        self._positions = PositionsFile(self._disk, positions_path(self._folder, group))
 
     def take(self, *, max_messages: int, max_bytes: int, wait_s: float) -> Sequence[Taken]:
         """See `broker.log.Consumer.take`."""
@@ -115,6 +114,7 @@ class LocalConsumer:
         """See `broker.log.Consumer.close`. May be called again."""
         for reader in self._readers.values():
             reader.close()
+        self._positions.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -132,7 +132,7 @@ class LocalConsumer:
                 lane=self._lane,
                 folder=self._folder,
                 name=name,
-                committed=self._saved.get(str(name), Committed()),
+                committed=self._positions.saved.get(str(name), Committed()),
             )
         self._readers = dict(sorted(self._readers.items()))
 
@@ -163,12 +163,11 @@ class LocalConsumer:
     def _save(self) -> None:
         """Positions of what is there, and of files whose removal is not yet durable."""
         wanted = {str(name): reader.committed for name, reader in self._readers.items() if reader.committed.next_offset}
-        if wanted != self._saved:
-            save_positions(self._disk, self._positions_path, wanted)
-            self._saved = wanted
+        if wanted != self._positions.saved:
+            self._positions.save(wanted)
 
     def _remove_done(self) -> None:
-        """Delete what every group has done, after its positions are durable."""
+        """Delete what every group has done, after its positions are durable, and before they forget it."""
         done = [name for name, reader in self._readers.items() if reader.is_done and self._done_by_others(name, reader)]
         if not done:
             return

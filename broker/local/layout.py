@@ -5,7 +5,7 @@
     log/<lane>/<writer>-<sequence>.tar          a file of the stream: a segment, appended by one process
     log/<lane>/<writer>-<sequence>.mark         how far that file is durable
     log/<lane>/<writer>-<sequence>.<offset>.torn  a piece that did not verify, for an operator
-    log/<lane>/positions-<group>.json           what a group of consumers has done
+    log/<lane>/positions-<group>                what a group of consumers has done
     log/<lane>/positions-<group>.lock           held by the one consumer of that group
 """
 

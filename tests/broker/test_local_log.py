@@ -96,7 +96,8 @@ def test_names_order_by_writer_then_by_writing() -> None:
     names = [
         FileName(writer=writer, sequence=n) for writer in ("edge-0-a", "edge-0-b") for n in (1, 2, 999_999, 1_000_000)
     ]
-    assert sorted(names[::-1]) == names
+    backwards = names[::-1]
+    assert sorted(backwards) == names
     assert [FileName.parse(str(name)) for name in names] == names
     assert FileName.parse("positions") is None
 
@@ -326,7 +327,7 @@ def test_unreadable_positions_deliver_everything_again(log: LocalLog) -> None:
     publish(publisher, map(instance, range(2)))
     consumer.commit([take_all(consumer, 2)[0].position])
     consumer.close()
-    (log.folder / "routine/positions-workers.json").write_bytes(b"\0\0")
+    (log.folder / "routine/positions-workers").write_bytes(b"\0\0")
 
     assert numbers(take_all(log.consumer(), 2)) == [0, 1]
 
@@ -337,7 +338,7 @@ def test_marks_and_parts_without_a_file_are_swept(log: LocalLog) -> None:
     for name in ("edge-0-gone-000001.mark", "edge-0-gone-000001.tar.part"):
         (folder / name).touch()
     log.consumer()
-    assert [path.name for path in folder.iterdir()] == ["positions-workers.lock"]
+    assert sorted(path.name for path in folder.iterdir()) == ["positions-workers", "positions-workers.lock"]
 
 
 class TestFullDisk:
@@ -415,16 +416,30 @@ class TestFullDisk:
         assert [type(error) for error in errors] == [OutOfSpace] * 3
         assert len({id(error) for error in errors}) == 3
 
+    def test_a_commit_needs_no_space(self, log: LocalLog) -> None:
+        disk = FailingDisk()
+        publisher, consumer = log.publisher(), log.consumer(disk=disk)
+        publish(publisher, map(instance, range(2)))
+        publisher.close()
+
+        disk.space_bytes = 0
+        consumer.commit([one.position for one in take_all(consumer, 2)])
+        consumer.take(max_messages=1, max_bytes=1, wait_s=0.01)
+        consumer.close()
+
+        assert log.files() == []
+        assert nothing_left(log.consumer(disk=disk))
+
     def test_a_failed_commit_may_be_repeated(self, log: LocalLog) -> None:
         disk = FailingDisk()
         publisher, consumer = log.publisher(), log.consumer(disk=disk)
         publish(publisher, map(instance, range(2)))
         positions = [one.position for one in take_all(consumer, 2)]
 
-        disk.space_bytes = 0
-        with pytest.raises(OutOfSpace):
+        disk.fails_sync = True
+        with pytest.raises(Retryable):
             consumer.commit(positions)
-        disk.space_bytes = None
+        disk.fails_sync = False
         consumer.commit(positions)
         consumer.close()
 

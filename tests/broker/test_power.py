@@ -46,22 +46,25 @@ class Closed:
 def script(log_dir: Path, ignored: Site | None = None) -> RecordingDisk:
     """Two starts of a publisher, files that roll, commits, deletions."""
     disk = RecordingDisk(ignored=ignored)
-    consumer = LocalConsumer(log_dir, lane=LANE, disk=disk)
+    consumer: LocalConsumer | None = None
     for start in range(2):
         publisher = LocalPublisher(log_dir, writer=f"edge-0-{start}", file_max_bytes=5000, disk=disk)
         for number in range(start * 4, start * 4 + 4):
             publisher.publish(instance(number)).result(20)
             disk.note(Acknowledged(number))
-            if number % 3 == 1:
-                commit_one(consumer, disk)
+            if number % 3 == 0:
+                consumer = consumer or LocalConsumer(log_dir, lane=LANE, disk=disk)
+                commit_some(consumer, disk)
         publisher.close()
         disk.note(Closed())
-    commit_one(consumer, disk)
+    assert consumer is not None
+    for _ in range(3):  # with no new file between them: a deletion is durable by its own sync
+        commit_some(consumer, disk)
     consumer.close()
     return disk
 
 
-def commit_one(consumer: LocalConsumer, disk: RecordingDisk) -> None:
+def commit_some(consumer: LocalConsumer, disk: RecordingDisk) -> None:
     taken = consumer.take(max_messages=2, max_bytes=10_000, wait_s=1)
     for one in taken:
         disk.note(Committing(number_of(one.message)))
@@ -110,12 +113,13 @@ def everything(log_dir: Path) -> list[Message]:
 
 
 SITES: list[Site] = [
-    ("folder", "SystemDisk.make_folder", "LocalConsumer.__init__"),
+    ("folder", "SystemDisk.make_folder", "LaneWriter._open", "LaneWriter._commit_group"),
     ("folder", "FileWriter.__init__", "LaneWriter._open", "LaneWriter._commit_group"),
     ("file", "SegmentWriter.sync", "FileWriter.sync", "LaneWriter._commit_group"),
     ("file", "SegmentWriter.sync", "FileWriter.finish", "LaneWriter._drop_file"),
-    ("file", "SystemDisk.replace", "save_positions", "LocalConsumer._save"),
-    ("folder", "SystemDisk.replace", "save_positions", "LocalConsumer._save"),
+    ("file", "SystemDisk.replace", "PositionsFile._rewrite", "PositionsFile.__init__"),
+    ("folder", "SystemDisk.replace", "PositionsFile._rewrite", "PositionsFile.__init__"),
+    ("file", "PositionsFile.save", "LocalConsumer._save", "LocalConsumer.commit"),
     ("folder", "LocalConsumer._remove_done", "LocalConsumer.commit"),
 ]
 
