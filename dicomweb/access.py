@@ -13,11 +13,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicomweb.reading import UNNAMED
 from runtime.metrics import HTTP_REQUESTS, HTTP_SECONDS
-from schemas.identifiers import is_safe_uid, is_tenant
+from schemas.identifiers import is_conforming_uid, is_tenant
 
 TARGET_MAX_BYTES: Final = 32_768
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -88,7 +89,8 @@ class AccessMiddleware:
         return None
 
     def _record(self, scope: Scope, answer: _Answer) -> None:
-        route = getattr(scope.get("route"), "path", "")
+        found = scope.get("route")
+        route = found.path if isinstance(found, Route) else ""
         service = service_of(scope["method"], scope["path"], route)
         elapsed_s = time.monotonic() - answer.began_s
         HTTP_REQUESTS.labels(service, f"{answer.status // 100}xx").inc()
@@ -98,6 +100,7 @@ class AccessMiddleware:
         event = "instances_stored" if service == "stow" else "resource_read"
         _log.info(event, service=service, **self._fields(scope, answer, route, elapsed_s))
 
+    # What was asked for in vain is named only if it looks like a UID: anything may stand in an address.
     def _fields(self, scope: Scope, answer: _Answer, route: str, elapsed_s: float) -> dict[str, object]:
         parameters = scope.get("path_params", {})
         tenant = parameters.get("tenant", self._tenant)
@@ -107,7 +110,7 @@ class AccessMiddleware:
             "route": route,
             "principal": UNNAMED,
             "tenant": tenant if is_tenant(tenant) else "",
-            **{name: uid for name, uid in uids.items() if is_safe_uid(uid)},
+            **{name: uid for name, uid in uids.items() if answer.status < 400 or is_conforming_uid(uid)},
             "status": answer.status,
             "sent_bytes": answer.sent_bytes,
             "elapsed_ms": round(1000 * elapsed_s, 1),

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from struct import iter_unpack
 from typing import Final
 
@@ -68,7 +69,7 @@ class _Level:
 def dataset_json(dataset: Buffer, transfer_syntax: str, bulk_data_uri: BulkDataUri) -> Object:
     """The elements of `dataset`, or of its beginning, as a DICOM JSON Model object. Never raises for odd bytes."""
     level = _top(dataset, transfer_syntax)
-    return dict(sorted(_elements(level, walk(level.buffer, level.encoding), bulk_data_uri)))
+    return _object(_elements(level, walk(level.buffer, level.encoding), bulk_data_uri))
 
 
 def find_bulk(dataset: Buffer, transfer_syntax: str, path: str) -> tuple[Buffer, str] | None:
@@ -120,6 +121,14 @@ def _top(dataset: Buffer, transfer_syntax: str) -> _Level:
     return _Level(buffer=dataset, encoding=sniffed(dataset, 0, len(dataset), encoding))
 
 
+def _object(elements: Iterator[tuple[str, Object]]) -> Object:
+    """In the order of tags; of a tag that is there twice, the first."""
+    found: Object = {}
+    for tag, element in elements:
+        found.setdefault(tag, element)
+    return dict(sorted(found.items(), key=itemgetter(0)))
+
+
 def _first(elements: Iterator[Element], tag: int) -> Element | None:
     try:
         return next((element for element in elements if element.tag == tag), None)
@@ -132,7 +141,7 @@ def _elements(level: _Level, elements: Iterator[Element], uri: BulkDataUri) -> I
         for element in elements:
             if element.tag == ITEM_DELIMITATION:
                 return
-            if element.tag >> 16 <= 0x0002 or not element.tag & 0xFFFF or element.tag == DATASET_TRAILING_PADDING:
+            if element.tag >> 16 in (0, 2) or not element.tag & 0xFFFF or element.tag == DATASET_TRAILING_PADDING:
                 continue
             if element.tag in _PIXELS and not level.depth:
                 continue
@@ -143,7 +152,7 @@ def _elements(level: _Level, elements: Iterator[Element], uri: BulkDataUri) -> I
 
 def _element(level: _Level, element: Element, uri: BulkDataUri) -> Object:
     vr = vr_of(element, signed=level.signed)
-    if vr == "SQ" or (element.undefined and vr not in _UNITS):
+    if vr == "SQ" or (element.undefined and vr not in ("OB", "OW")):
         return _sequence(level, element, uri)
     if vr in _UNITS:
         return _binary(level, element, vr, uri)
@@ -210,7 +219,7 @@ def _little(level: _Level, element: Element, vr: str) -> bytes:
 def _sequence(level: _Level, element: Element, uri: BulkDataUri) -> Object:
     if level.depth >= DEPTH_MAX:
         return {"vr": "SQ"}
-    items = [dict(sorted(_elements(below, elements, uri))) for below, elements in _items(level, element)]
+    items = [_object(_elements(below, elements, uri)) for below, elements in _items(level, element)]
     return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
 
 
