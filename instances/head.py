@@ -7,14 +7,13 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from instances.elements import UNDEFINED, Buffer, WalkError, read_header, sequence_extent, sniffed
+from instances.elements import EXPLICIT, UNDEFINED, VR_IS_LONG, Buffer, WalkError, read_header, sequence_extent, sniffed
 from instances.syntax import Encoding, encoding_of
 from runtime.errors import Rejected
 from schemas.reasons import RejectReason
 
 #: How much of a data set's beginning is worth passing to `read_head`.
 HEAD_BYTES: Final = 65536
-_INFLATED_MAX: Final = 4 * HEAD_BYTES
 
 _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
@@ -60,8 +59,13 @@ def uid_text(value: Buffer) -> str:
 
 def _find(prefix: Buffer, encoding: Encoding, found: dict[int, str]) -> None:
     limit, pos = len(prefix), 0
+    unpack, explicit = EXPLICIT[encoding.little_endian].unpack_from, encoding.explicit
     while pos + 8 <= limit:
-        tag, vr, value, length = read_header(prefix, pos, limit, encoding)
+        group, number, vr, length = unpack(prefix, pos)
+        if explicit and group != 0xFFFE and VR_IS_LONG.get(vr) is False:  # nearly all elements: a call is saved
+            tag, value = group << 16 | number, pos + 8
+        else:
+            tag, vr, value, length = read_header(prefix, pos, limit, encoding)
         if tag >= _STUDY_INSTANCE_UID:
             if tag == _STUDY_INSTANCE_UID and value + length <= limit:
                 found[tag] = uid_text(prefix[value : value + length])
@@ -76,6 +80,6 @@ def _find(prefix: Buffer, encoding: Encoding, found: dict[int, str]) -> None:
 
 def _inflated(prefix: Buffer) -> bytes:
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(prefix, _INFLATED_MAX)
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(prefix, HEAD_BYTES)
     except zlib.error:
         return b""

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -18,8 +19,19 @@ import instances.decode
 from instances.codec import decode_native
 from instances.decode import DECODABLE, DecodeFailed, IsolatedDecoder
 from instances.description import describe
+from instances.htj2k import encode_frame
 from instances.part10 import file_header, split
-from instances.syntax import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, HTJ2K_LOSSLESS_RPCL, IMPLICIT_LE, NATIVE
+from instances.syntax import (
+    DEFLATED_LE,
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    HTJ2K_LOSSLESS_RPCL,
+    IMPLICIT_LE,
+    JPEG_2000_LOSSLESS,
+    JPEG_LOSSLESS,
+    JPEG_LS_LOSSLESS,
+    NATIVE,
+)
 from instances.transcode import Transcoded, transcode
 from runtime.errors import Unfileable
 from schemas.reasons import QuarantineReason
@@ -182,6 +194,33 @@ STREAMS = ["empty", "a JPEG's beginning", "a JPEG 2000's beginning", "zeros"]
 def test_broken_streams_fail_in_words_of_ours(syntax: str, stream: bytes) -> None:
     with pytest.raises(DecodeFailed):
         decode_native(stream, syntax, attributes())
+
+
+def claiming(size: int) -> dict[str, bytes]:
+    """Small streams whose headers claim `size` by `size` samples (JPEG: 65535 at most)."""
+    picture = np.zeros((64, 64), np.uint16)
+    streams = {HTJ2K_LOSSLESS_RPCL: encode_frame(picture), JPEG_LS_LOSSLESS: imagecodecs.jpegls_encode(picture)}
+    streams[JPEG_2000_LOSSLESS] = imagecodecs.jpeg2k_encode(picture, reversible=True, codecformat="J2K")
+    streams[JPEG_LOSSLESS] = imagecodecs.ljpeg_encode(picture)
+    for syntax, frame_header in ((JPEG_LS_LOSSLESS, b"\xff\xf7"), (JPEG_LOSSLESS, b"\xff\xc3")):
+        stream, at = bytearray(streams[syntax]), bytes(streams[syntax]).index(frame_header)
+        stream[at + 5 : at + 9] = min(size, 0xFFFF).to_bytes(2) * 2
+        streams[syntax] = bytes(stream)
+    for syntax in (HTJ2K_LOSSLESS_RPCL, JPEG_2000_LOSSLESS):
+        stream = bytearray(streams[syntax])
+        stream[8:16] = stream[24:32] = size.to_bytes(4) * 2  # the image's and the tile's size (15444-1 A.5.1)
+        streams[syntax] = bytes(stream)
+    return streams
+
+
+@pytest.mark.parametrize("size", [65535, 0x7FFFFFFF])
+@pytest.mark.parametrize("syntax", [HTJ2K_LOSSLESS_RPCL, JPEG_2000_LOSSLESS, JPEG_LS_LOSSLESS, JPEG_LOSSLESS])
+def test_a_stream_that_claims_a_huge_picture_costs_no_more_than_the_limit(
+    syntax: str, size: int, strict: IsolatedDecoder
+) -> None:
+    with pytest.raises((DecodeFailed, Unfileable)):
+        strict.frame(claiming(size)[syntax], syntax, attributes())
+    assert decodes(strict)
 
 
 def test_a_picture_of_another_size_is_refused(decoder: IsolatedDecoder) -> None:
