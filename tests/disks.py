@@ -59,6 +59,20 @@ class RecordingDisk(SystemDisk):
         """Record what the program promised at this point."""
         self._record(Operation(kind="note", note=what))
 
+    def adopt(self, root: Path) -> None:
+        """Record what is in `root` already, as durable."""
+        for path in sorted(root.rglob("*")):
+            if path.is_dir():
+                self._record(Operation(kind="folder", path=path))
+            else:
+                self._inodes += 1
+                self._named[path] = self._inodes
+                self._record(Operation(kind="create", path=path, inode=self._inodes))
+                self._record(Operation(kind="write", inode=self._inodes, data=path.read_bytes()))
+                self._record(Operation(kind="sync", inode=self._inodes))
+        for folder in {path.parent for path in root.rglob("*")}:
+            self._record(Operation(kind="sync_folder", path=folder))
+
     def create(self, path: Path) -> OpenFile:
         with self._lock:
             file = super().create(path)

@@ -63,12 +63,14 @@ class FileReader:
         """Bytes behind the committed offset, as far as is known."""
         if self._exhausted and not self._outstanding:
             return 0
-        return max(0, self._refreshed_limit() - self.committed.next_offset)
+        return max(0, self._refreshed_limit(eagerly=True) - self.committed.next_offset)
 
     @property
     def lag_messages(self) -> int:
         """Durable messages behind the committed offset."""
-        if (self._exhausted and not self._outstanding) or self._refreshed_limit() <= self.committed.next_offset:
+        if self._exhausted and not self._outstanding:
+            return 0
+        if self._refreshed_limit(eagerly=True) <= self.committed.next_offset:
             return 0
         return max(1, self._messages() - self.committed.messages)
 
@@ -193,9 +195,9 @@ class FileReader:
         self._settle()
         self.close()
 
-    def _refreshed_limit(self) -> int:
-        """Look how far the file may be read now. Cheap while there is more to read than was read."""
-        if not self._ended and self._limit <= self._at.next_offset:
+    def _refreshed_limit(self, *, eagerly: bool = False) -> int:
+        """How far the file may be read now; unless `eagerly`, looked at only when everything known was read."""
+        if not self._ended and (eagerly or self._limit <= self._at.next_offset):
             try:
                 self._look()
             except FileNotFoundError:  # its writer could not write into it and took it back
