@@ -39,7 +39,7 @@ GREY_LEVELS = 60
 SLICES = 20
 
 
-@dataclass(slots=True)
+@dataclass  # no slots: playwright hangs its wrappers on the object
 class Watched:
     """A page, and everything that went wrong in it."""
 

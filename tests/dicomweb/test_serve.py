@@ -154,9 +154,11 @@ def test_stopping_finishes_what_is_under_way() -> None:
 
 
 def test_the_socket_is_on_loopback_and_listens() -> None:
-    with bind_http(WebSettings(http_port=free_port())) as listener:
-        with socket.create_connection(listener.getsockname(), timeout=DEADLINE_S) as peer:
-            assert peer.getpeername()[0] == "127.0.0.1"
+    with (
+        bind_http(WebSettings(http_port=free_port())) as listener,
+        socket.create_connection(listener.getsockname(), timeout=DEADLINE_S) as peer,
+    ):
+        assert peer.getpeername()[0] == "127.0.0.1"
 
 
 def free_port() -> int:
