@@ -13,7 +13,7 @@ from contextlib import closing
 from runtime.clock import SystemClock
 from runtime.errors import Fatal, Misconfigured, SansfilmError
 from runtime.health import HealthServer, merge_metrics
-from runtime.lifecycle import stop_on_signals
+from runtime.lifecycle import name_process, stop_on_signals
 from runtime.logs import configure_logs, get_logger
 from runtime.settings import CommonSettings, EdgeSettings, WebSettings, WorkerSettings
 
@@ -98,6 +98,7 @@ def run_role(name: str, index: int, settings: CommonSettings, body: Body, *, sup
     where it arose, never its message: libraries quote values of data sets.
     """
     configure_logs(role=f"{name}-{index}", level=settings.log_level, log_format=settings.log_format)
+    name_process(f"sf-{name}-{index}")
     faulthandler.enable()
     threading.excepthook = _log_thread_failure
     stop = stop_on_signals(ignore_interrupt=supervised)
