@@ -94,8 +94,13 @@ def walk(
     """
     limit = len(buffer) if end is None else end
     pos, count = start, 0
+    unpack, explicit = EXPLICIT[encoding.little_endian].unpack_from, encoding.explicit
     while pos + 8 <= limit:
-        tag, vr, value, length = read_header(buffer, pos, limit, encoding)
+        group, number, vr, length = unpack(buffer, pos)
+        if explicit and group != 0xFFFE and VR_IS_LONG.get(vr) is False:  # nearly all elements: a call is saved
+            tag, value = group << 16 | number, pos + 8
+        else:
+            tag, vr, value, length = read_header(buffer, pos, limit, encoding)
         count += 1
         if count > ELEMENTS_MAX:
             raise TooMany(pos)

@@ -1,5 +1,6 @@
 import contextlib
 import struct
+import tracemalloc
 import warnings
 
 import pydicom
@@ -53,6 +54,14 @@ def test_what_is_written_decides_not_the_declared_syntax(written: str, declared:
     assert read_head(dataset_bytes(mr_dataset(), written), declared) == EXPECTED
 
 
+def test_an_implicit_length_that_looks_like_a_representation_is_a_length() -> None:
+    length = int.from_bytes(b"US", "little")
+    odd = struct.pack("<HHL", 0x0008, 0x2111, length) + b"x" * length
+    plain = dataset_bytes(mr_dataset(), IMPLICIT_LE)
+    at = plain.index(struct.pack("<HH", 0x0010, 0x0010))
+    assert read_head(plain[:at] + odd + plain[at:], EXPLICIT_LE) == EXPECTED
+
+
 def test_passes_over_group_2_and_group_lengths_and_odd_lengths() -> None:
     dataset = (
         hostile.element(0x00020010, "UI", b"1.2.840.10008.1.2.1\0")
@@ -93,7 +102,13 @@ def test_no_instance_uid_is_refused(syntax: str) -> None:
 
 
 def test_a_deflate_bomb_costs_no_more_than_the_head() -> None:
-    assert read_head(hostile.deflate_bomb(), DEFLATED_LE) == EXPECTED
+    bomb = hostile.deflate_bomb()
+    tracemalloc.start()
+    try:
+        assert read_head(bomb, DEFLATED_LE) == EXPECTED
+        assert tracemalloc.get_traced_memory()[1] < 16 * HEAD_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.binary(max_size=400), st.sampled_from([EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, DEFLATED_LE]))

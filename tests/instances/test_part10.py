@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instances.elements import walk
 from instances.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, file_header, split
-from instances.syntax import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, JPEG_2000
+from instances.syntax import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, JPEG_2000, Encoding
 from runtime.errors import Rejected
 from schemas.identifiers import is_conforming_uid
 from tests.datasets import MR_IMAGE_STORAGE, dataset_bytes, mr_dataset, part10
@@ -32,6 +33,14 @@ def test_pydicom_reads_our_header_strictly() -> None:
     assert meta.SendingApplicationEntityTitle == "SCANNER1"
     assert meta.FileMetaInformationGroupLength == len(header(IMPLICIT_LE, "SCANNER1")) - 144
     assert read.Rows == 64
+
+
+@pytest.mark.parametrize("calling_ae", ["", "ODD", "EVEN"])
+def test_values_are_padded_to_even_lengths(calling_ae: str) -> None:
+    file = header(IMPLICIT_LE, calling_ae)
+    elements = list(walk(file, Encoding(), 132))
+    assert len(elements) == 7 + bool(calling_ae)
+    assert all((element.value_end - element.value_offset) % 2 == 0 for element in elements)
 
 
 def test_our_identity_conforms() -> None:
