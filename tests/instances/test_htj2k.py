@@ -75,6 +75,7 @@ def test_the_tile_part_lengths_lead_to_the_end() -> None:
         ("<u2", 12, 0, 4096, 16, False),  # overlay or unused high bits are set: the container's width
         ("<i2", 12, -2048, 2047, 12, True),
         ("<i2", 12, -2049, 2047, 16, True),
+        ("<i2", 12, -2048, 2048, 16, True),
         ("|u1", 8, 0, 255, 8, False),
         ("|u1", 6, 0, 63, 6, False),
         ("|i1", 8, -128, 127, 8, True),

@@ -233,3 +233,4 @@ def test_whatever_the_picture_the_bytes_come_back(data: st.DataObject) -> None:
         assert outcome.reason is KeptReason.NOT_SMALLER
     else:
         assert restore(stored(outcome), outcome.recipe) == encoded
+        assert all(size % 2 == 0 for _, size in outcome.frames)  # PS3.5 A.4
