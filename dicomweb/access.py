@@ -97,7 +97,7 @@ class AccessMiddleware:
         HTTP_SECONDS.labels(service).observe(elapsed_s)
         if service in ("health", "metrics", "asset"):
             return
-        event = "instances_stored" if service == "stow" else "resource_read"
+        event = "instances_stored" if service == "stow" and answer.status < 400 else "resource_read"
         _log.info(event, service=service, **self._fields(scope, answer, route, elapsed_s))
 
     # What was asked for in vain is named only if it looks like a UID: anything may stand in an address.

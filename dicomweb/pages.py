@@ -131,7 +131,7 @@ class _Pages:
         page = self._templates.get_template(template).render(
             listing=listing,
             ae_title=settings.ae_title,
-            dicom_host=settings.bind_address,
+            dicom_host=_reachable(settings.bind_address, request),
             dicom_port=settings.dicom_port,
             insecure_demo=settings.insecure_demo,
             viewer_installed=self._viewer.installed,
@@ -199,6 +199,11 @@ def _group(group: str) -> str:
     family, _, rest = group.partition("^")
     given = " ".join(one for one in rest.split("^")[:2] if one)
     return ", ".join(one for one in (family.strip(), given.strip()) if one)
+
+
+def _reachable(bind_address: str, request: Request) -> str:
+    """The name a modality reaches us by: of a server on every address, the one the browser used."""
+    return request.url.hostname or bind_address if bind_address in ("0.0.0.0", "::") else bind_address
 
 
 def _page(text: str) -> int:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from structlog.testing import capture_logs
 
+from dicomweb.app import create_app
+from runtime.errors import Retryable
 from runtime.metrics import REGISTRY
 from tests.datasets import PLANTED, ROOT, mr_dataset
 from tests.dicomweb.library import Library
@@ -78,6 +83,33 @@ async def test_other_names_are_kept_out_of_loopback(library: Library, host: str,
         assert (await client.get("/dicom-web/studies", headers={"Host": host})).status_code == status
     async with library.client(library.app(insecure_demo=True)) as client:
         assert (await client.get("/dicom-web/studies", headers={"Host": host})).status_code == 200
+
+
+async def test_a_passing_fault_asks_for_patience(library: Library) -> None:
+    library.add(mr_dataset(1))
+
+    def away(*_: object) -> bytes:
+        raise Retryable("the store is away")
+
+    library.store.read = away  # type: ignore[method-assign,assignment]
+    async with library.client() as client:
+        answer = await client.get(f"{ONE}/frames/1")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+
+
+async def test_routes_from_outside_join_the_default_tenant(library: Library) -> None:
+    async def store(request: Request) -> Response:
+        return Response(status_code=202)
+
+    routes = [Route("/studies", store, methods=["POST"])]
+    app = create_app(library.settings(), library.reader, library.store, library.decoder, extra_routes=routes)
+    with capture_logs() as events:
+        async with library.client(app) as client:
+            assert (await client.post("/dicom-web/studies")).status_code == 202
+            assert (await client.get("/dicom-web/studies")).status_code == 200
+            assert (await client.post("/t/north/dicom-web/studies")).status_code == 405
+    assert [event["event"] for event in events] == ["instances_stored", "resource_read", "resource_read"]
 
 
 @pytest.mark.parametrize("path", ["/", "/dicom-web/studies", "/dicom-web/studies/1.2", "/metrics", "/nothing"])

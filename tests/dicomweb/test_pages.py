@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomweb.app import create_app
 from dicomweb.pages import ROWS_PER_PAGE, readable_name
 from dicomweb.viewer import content_security_policy
 from tests.datasets import ROOT, mr_dataset
@@ -147,8 +148,6 @@ async def test_health_and_metrics(library: Library) -> None:
         await client.get("/dicom-web/studies")
         metrics = (await client.get("/metrics")).text
     assert 'sansfilm_http_requests_total{service="qido",status="2xx"}' in metrics
-    from dicomweb.app import create_app
-
     waiting = create_app(
         library.settings(), library.reader, library.store, library.decoder,
         ready=lambda: ready[0], collect_metrics=lambda: b"merged 1\n",

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from dicomweb.access import AccessMiddleware
 from dicomweb.serve import bind_http, run_web, serve_app
 from runtime.errors import Misconfigured
 from runtime.settings import WebSettings
@@ -129,6 +130,23 @@ def settled(value: Callable[[], int]) -> int:
         now = value()
         unchanged, last = (unchanged + 1, last) if now == last else (0, now)
     return last
+
+
+def test_an_answer_that_fails_halfway_is_broken_off() -> None:
+    async def endpoint(request: Request) -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"first"
+            raise FileNotFoundError
+
+        return StreamingResponse(body())
+
+    app = AccessMiddleware(application(endpoint), hosts=None, tenant="default")
+    with serving(lambda *given: serve_app(app, *given, drain_timeout_s=5)) as (port, _):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+        connection.request("GET", "/")
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            connection.getresponse().read()
+        connection.close()
 
 
 def test_stopping_finishes_what_is_under_way() -> None:
