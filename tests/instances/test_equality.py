@@ -160,6 +160,13 @@ def test_padding_behind_a_value_does_not_count(value: bytes) -> None:
     assert equivalent(plain, EXPLICIT_LE, other, EXPLICIT_LE, decode=never)
 
 
+@pytest.mark.parametrize(("last", "same"), [(b"\0", True), (b"\5", False), (b"\0\0\0", False)])
+def test_one_null_byte_behind_a_binary_value_is_padding(last: bytes, same: bool) -> None:
+    plain = dataset_bytes(mr_dataset())
+    odd, longer = (hostile.element(0x00091010, "OB", b"\1\2\3" + tail) + plain for tail in (b"", last))
+    assert equivalent(odd, EXPLICIT_LE, longer, EXPLICIT_LE, decode=never) is same
+
+
 def test_lossy_streams_are_equal_only_as_bytes() -> None:
     real = corpus.read(corpus.path_of("US1_J2KI.dcm"))
     raw = bytearray(real.dataset)
