@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from archive.sql_reader import open_reader
 from archive.verify import verify
 from runtime.faults import POINTS, VARIABLE
 from schemas.decisions import UseVersion
@@ -44,8 +45,9 @@ def run_and_die(folder: Path, fault: str) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("point", MINE)
-@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.parametrize(
+    ("point", "time"), [*((point, 1) for point in MINE), ("store.renamed", 2), ("catalog.committed", 2)]
+)
 def test_killed_at_a_fault_point(tmp_path: Path, point: str, time: int) -> None:
     assert run_and_die(tmp_path, f"{point}:{time}") == -signal.SIGKILL
     house = House(tmp_path)
@@ -67,3 +69,11 @@ def test_all_fault_points_of_the_archive_are_visited() -> None:
     assert sorted(MINE) == [
         "catalog.committed", "catalog.inserted", "journal.written", "store.renamed", "store.synced", "store.written",
     ]  # fmt: skip
+
+
+def test_a_reader_alone_sees_what_a_killed_writer_committed(tmp_path: Path) -> None:
+    """The commit is in the write-ahead log only, and nobody has opened it for writing since."""
+    assert run_and_die(tmp_path, "catalog.committed:1") == -signal.SIGKILL
+    reader = open_reader(tmp_path / "catalog" / "catalog.sqlite")
+    assert reader.counters(TENANT)["instances"] == 2
+    reader.close()

@@ -16,6 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from archive.findings import FindingKind
 from archive.journal import conflict_writer
+from archive.rebuild import rebuild
 from archive.segment_store import AdoptedMember, PreparedMember
 from runtime.errors import Fatal
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
@@ -272,3 +273,14 @@ def test_an_empty_archive(tmp_path: Path) -> None:
     house.rebuild()
     assert house.reader.counters(TENANT)["instances"] == 0
     house.close()
+
+
+@pytest.mark.parametrize("opinion", [True, False])
+def test_noted_conflicts_are_not_judged_again(house: House, opinion: bool) -> None:
+    """A comparer that has changed its mind since does not change what was decided."""
+    house.take(instance(1, "first"))
+    house.take(instance(1, "other"), instance(1, "elsewhere"))
+    live = snapshot(house.reader)
+    house.catalog.close()
+    rebuild(house.store, house.catalog_path, equal=lambda one, other: opinion, clock=house.clock)
+    assert snapshot(house.reader) == live

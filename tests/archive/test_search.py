@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archive.catalog import Between, Match, OneOf, Query, Scope, Wildcard
-from archive.search import KEYS
+from archive.search import KEYS, answer_to
 from archive.sql_catalog import open_catalog
 from archive.sql_reader import SqlCatalogReader, open_reader
 from schemas.record import (
@@ -268,3 +268,38 @@ def test_modalities_follow_a_version_that_moves(tmp_path: Path) -> None:
 def _modalities(reader: SqlCatalogReader) -> str:
     (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9))
     return found.values["ModalitiesInStudy"]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (Query(level="study", matches={}, limit=20), "study_by_date"),
+        (Query(level="study", matches={"PatientID": OneOf(values=("P1",))}, limit=20), "study_by_patient_id"),
+        (Query(level="study", matches={"AccessionNumber": OneOf(values=("A",))}, limit=20), "study_by_accession"),
+        (Query(level="study", matches={"StudyDate": Between(low="20260301")}, limit=20), "study_by_date"),
+        (Query(level="study", matches={"PatientName": Wildcard(pattern="DOE*")}, limit=20), "study_by_patient_name"),
+        (Query(level="series", matches={"StudyInstanceUID": OneOf(values=("1.1",))}, limit=20), "study_instance_uid=?"),
+        (
+            Query(level="series", matches={"SeriesInstanceUID": OneOf(values=("1.1",))}, limit=20),
+            "series_instance_uid=?",
+        ),
+        (
+            Query(level="instance", matches={"SOPInstanceUID": OneOf(values=("1.1",))}, limit=20),
+            "SEARCH sop USING PRIMARY KEY",
+        ),
+        (
+            Query(level="instance", matches={"StudyInstanceUID": OneOf(values=("1.1",))}, limit=20),
+            "study_instance_uid=?",
+        ),
+    ],
+)
+def test_searches_use_an_index(reader: SqlCatalogReader, query: Query, index: str) -> None:
+    engine = reader._engine()
+    assert engine is not None
+    statement = answer_to(TENANT, query).rows.limit(query.limit).compile(engine, compile_kwargs={"literal_binds": True})
+    with engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+    assert any(index in step for step in plan), plan
+    assert not any(step.startswith("SCAN") for step in plan), plan
+    if not query.matches:
+        assert not any("TEMP B-TREE" in step for step in plan), "the study list is read in order, not sorted"

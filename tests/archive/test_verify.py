@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from archive.findings import FindingKind
 from archive.original import OriginalDamaged, original, original_file
 from archive.verify import Verification, verify
 from instances.part10 import split
-from schemas.record import MemberLocation
+from schemas.record import InstanceRecord, MemberLocation
 from tests.archive.house import House
 from tests.archive.samples import SCOPE, member, unfileable
 from tests.datasets import PLANTED, dataset_bytes, mr_dataset
@@ -123,3 +124,10 @@ def test_a_damaged_original_is_never_given(house: House) -> None:
     _flip(house, known.location, 700)
     with pytest.raises(OriginalDamaged):
         original(house.store, record, known.location)
+
+
+def test_a_pixel_digest_that_differs(house: House) -> None:
+    sound = member(mr_dataset(7))
+    assert isinstance(sound.record, InstanceRecord)
+    house.take(replace(sound, record=replace(sound.record, pixel_sha256="00" * 32)))
+    assert kinds(verify(house.reader, house.store)) == [FindingKind.PIXELS_DIFFER]
