@@ -7,6 +7,7 @@ import signal
 import subprocess
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -184,6 +185,13 @@ def attributes(rows: int = 64, columns: int = 64) -> InstanceAttributes:
         samples_per_pixel=1,
         photometric_interpretation="MONOCHROME2",
     )
+
+
+def test_a_stream_that_forgot_the_sign_gets_it_back() -> None:
+    raw = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # twelve bits as JPEG-LS writes them, unsigned
+    instance = replace(attributes(), bits_stored=12, pixel_representation=1)
+    samples = np.frombuffer(decode_native(imagecodecs.jpegls_encode(raw), JPEG_LS_LOSSLESS, instance), "<i2")
+    assert samples.tolist() == [*range(2048), *range(-2048, 0)]
 
 
 STREAMS = ["empty", "a JPEG's beginning", "a JPEG 2000's beginning", "zeros"]
