@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -199,15 +200,16 @@ class FileReader:
         """How far the file may be read now; unless `eagerly`, looked at only when everything known was read."""
         if not self._ended and (eagerly or self._limit <= self._at.next_offset):
             try:
-                self._look()
+                self._look(self._at.next_offset if not eagerly else sys.maxsize)
             except FileNotFoundError:  # its writer could not write into it and took it back
                 self._ended, self._limit = True, self._at.next_offset
         return self._limit
 
-    def _look(self) -> None:
+    def _look(self, enough: int) -> None:
+        """Read the mark; if it does not reach beyond `enough`, see whether its writer is gone."""
         self._read_mark()
         self._ended, self._limit = self._mark.finished, self._mark.offset
-        if not self._ended and self._limit <= self._at.next_offset and is_abandoned(self._opened()):
+        if not self._ended and self._limit <= enough and is_abandoned(self._opened()):
             # With the lock free nobody writes any more, so what the mark says now is final.
             self._read_mark()
             self._ended = True

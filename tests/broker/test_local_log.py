@@ -251,8 +251,10 @@ def test_a_dead_writers_file_is_read_to_its_end(log: LocalLog) -> None:
     (mark,) = log.files(".mark")
     mark.write_bytes(Mark().encode())  # the last mark was lost
     assert nothing_left(consumer)
+    assert consumer.lag() == {Lane.ROUTINE: 0}
     kill(publisher)
 
+    assert consumer.lag() == {Lane.ROUTINE: 3}
     assert numbers(take_all(consumer, 3)) == [0, 1, 2]
     assert consumer.lag() == {Lane.ROUTINE: 3}
 
