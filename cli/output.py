@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,16 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 def out() -> Console:
     """The console for results: as wide as the terminal; into a pipe or file plain, and never folded."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+
+
+class LastingConsole(Console):
+    """A console whose reader may go away: what is printed afterwards is lost, and nothing else happens."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def err() -> Console:

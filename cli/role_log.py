@@ -44,6 +44,9 @@ class RoleLog:
         """Write what is left and close the file."""
         if self._rest:
             self.feed(b"\n")
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
@@ -61,7 +64,7 @@ class RoleLog:
             self._file.write(line)
         except (OSError, ValueError):
             self.lost_lines += 1
-            self._file = None
+            self._close_file()
 
 
 def summarize(line: bytes) -> str:

@@ -22,13 +22,14 @@ from typing import Any
 
 from cli.role_log import RoleLog
 from runtime.health import is_ready
-from runtime.lifecycle import FORCED_EXIT_CODE, Deadline, die_with_parent
+from runtime.lifecycle import FORCED_EXIT_CODE, STOP_SIGNALS, Deadline, die_with_parent
 
 _READY_POLL_S = 0.02
 _FIRST_PAUSE_S = 0.25
 _STABLE_AFTER_S = 10.0
 _MISCONFIGURED_EXIT_CODE = 2
 _PIECES_PER_TURN = 16
+_CHILD_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
@@ -123,7 +124,10 @@ class Supervisor:
         def count(_number: int, _frame: object) -> None:
             self._signals += 1
 
-        old: dict[int, _Handler] = {number: signal.signal(number, count) for number in (signal.SIGTERM, signal.SIGINT)}
+        old: dict[int, _Handler] = {}
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
+                old[number] = signal.signal(number, count)
         old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         return (reading, writing), old
 
@@ -220,22 +224,26 @@ class _Child:
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        # Held back over the fork: a signal to the child must not be spent on the handler it inherits.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _CHILD_SIGNALS)
         pid = os.fork()
         if pid == 0:
-            os._exit(self._be_child(parent, reading, writing))
+            os._exit(self._be_child(parent, reading, writing, blocked))
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(writing)
         os.set_blocking(reading, False)
         self._pid, self._output, self._ready, self._due_s = pid, reading, False, None
         self._started_s = time.monotonic()
         self._selector.register(reading, selectors.EVENT_READ, self)
 
-    def _be_child(self, parent: int, reading: int, writing: int) -> int:
+    def _be_child(self, parent: int, reading: int, writing: int, mask: set[int | signal.Signals]) -> int:
         """The child's whole life; never returns into the supervisor's code."""
         try:
             die_with_parent(parent)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for number in _CHILD_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._selector.close()
             os.close(reading)
             nothing = os.open(os.devnull, os.O_RDONLY)

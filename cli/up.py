@@ -13,13 +13,14 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from cli.folder import DataFolder
-from cli.output import fields, out, size_text
+from cli.output import LastingConsole, fields, size_text
 from cli.supervisor import Bounds, ChildSpec, Supervisor
 from runtime.logs import configure_logs, get_logger
 from runtime.settings import UpSettings
 
 #: What the children need, imported once here before they are forked.
 _PRELOADED = ("cli.roles", "ingest.edge", "ingest.stow", "workers.worker", "dicomweb.serve")
+_TERMINAL = LastingConsole(highlight=False)
 #: Parts of the one shutdown deadline; what is left is for the supervisor itself.
 _EDGE_SHARE, _WORKER_SHARE, _WEB_SHARE = 0.3, 0.4, 0.2
 
@@ -39,7 +40,7 @@ def run_up(settings: UpSettings) -> int:
 
         dicom = stack.enter_context(closing(bind_dicom(settings)))
         http = stack.enter_context(closing(bind_http(settings)))
-        out().print(f"starting sansfilm on {escape(str(folder.path))} ...", style="dim")
+        _say(f"[dim]starting sansfilm on {escape(str(folder.path))} ...[/]")
         configure_logs(role="supervisor", level=settings.log_level, log_format=settings.log_format)
         for module in _PRELOADED:
             importlib.import_module(module)
@@ -54,11 +55,11 @@ def run_up(settings: UpSettings) -> int:
                 restart_wait_max_s=settings.restart_wait_max_s,
                 log_file_max_bytes=settings.role_log_max_bytes,
             ),
-            on_ready=lambda: out().print(panel(settings, folder)),
+            on_ready=lambda: _say(panel(settings, folder)),
             on_notice=_notice,
         )
         code = supervisor.run()
-        out().print("stopped" if code == 0 else f"stopped with exit code {code}", style="dim")
+        _say("[dim]stopped[/]" if code == 0 else f"[dim]stopped with exit code {code}[/]")
         return code
 
 
@@ -114,8 +115,13 @@ def _paused(settings: UpSettings) -> str:
 
 
 def _notice(name: str, text: str) -> None:
-    """A sentence for whoever watches the terminal. A terminal that went away must not stop the system."""
+    """A sentence of a child for whoever watches the terminal."""
+    _say(f"{escape(name):>10} │ {escape(text)}")
+
+
+def _say(what: Panel | str) -> None:
+    """Print. A terminal that went away must not stop the system."""
     try:
-        out().print(f"{name:>10} │ {text}", markup=False, soft_wrap=True)
+        _TERMINAL.print(what, soft_wrap=isinstance(what, str))
     except OSError:
         get_logger().debug("terminal_gone")

@@ -18,6 +18,8 @@ from types import FrameType
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 FORCED_EXIT_CODE = 130
+#: What asks a process to stop. SIGHUP: its terminal went away; under nohup it stays ignored.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Deadline:
@@ -41,10 +43,10 @@ class Deadline:
 
 
 def stop_on_signals(*, ignore_interrupt: bool = False) -> threading.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process with `FORCED_EXIT_CODE`.
+    """An event that the first of `STOP_SIGNALS` sets; the second one ends the process with `FORCED_EXIT_CODE`.
 
-    Call from the main thread. With `ignore_interrupt`, SIGINT is ignored: a terminal's Ctrl-C reaches the whole process
-    group, and the supervisor alone decides in which order its children stop.
+    Call from the main thread. With `ignore_interrupt` only SIGTERM counts: a terminal's Ctrl-C, or its end, reaches the
+    whole process group, and the supervisor alone decides in which order its children stop.
     """
     stop = threading.Event()
 
@@ -53,8 +55,12 @@ def stop_on_signals(*, ignore_interrupt: bool = False) -> threading.Event:
             os._exit(FORCED_EXIT_CODE)
         stop.set()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_interrupt else on_signal)
+    for number in STOP_SIGNALS:
+        if number == signal.SIGTERM or not ignore_interrupt:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, on_signal)
+        else:
+            signal.signal(number, signal.SIG_IGN)
     return stop
 
 

@@ -44,6 +44,7 @@ def test_an_endless_line_is_cut(tmp_path: Path) -> None:
     log, _ = log_of(tmp_path, max_bytes=10**6)
     for _ in range(40):
         log.feed(b"x" * 4096)
+    log.close()
     assert log.path.stat().st_size > 64 * 1024
 
 

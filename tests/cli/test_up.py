@@ -150,6 +150,17 @@ def test_killed_roles_come_back_and_work_goes_on(house: House, tmp_path: Path) -
         assert process.wait(30) == 0
 
 
+def test_a_terminal_that_goes_away_stops_nothing(house: House) -> None:
+    with house.up() as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        for victim in ("edge", "web"):
+            os.kill(_pid_of(process, victim), signal.SIGKILL)
+            until(lambda: _all_ready(process, house), timeout_s=30, what=f"readiness after killing {victim}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
 def test_the_demo_can_be_opened(house: House) -> None:
     with house.up(SANSFILM_EDGE_PROCESSES="2") as process:
         said = house.run("demo", "--slices", "2", "--seed", "7", "--json")

@@ -19,6 +19,8 @@ from runtime.errors import Misconfigured
 from runtime.logs import get_logger
 from runtime.settings import CommonSettings
 
+READY_S = float(os.environ.get("TOY_READY_S", "20"))
+STOP_S = float(os.environ.get("TOY_STOP_S", "20"))
 STAGES = {"edge": 0, "worker": 1, "web": 2}
 
 
@@ -29,7 +31,9 @@ def main(folder: Path, kinds: list[str]) -> int:
         [spec(settings, *kind.split(":")) for kind in kinds],
         run_dir=settings.run_dir,
         logs_dir=folder / "logs",
-        bounds=Bounds(ready_timeout_s=5.0, shutdown_timeout_s=3.0, restart_wait_max_s=0.2, log_file_max_bytes=8192),
+        bounds=Bounds(
+            ready_timeout_s=READY_S, shutdown_timeout_s=STOP_S, restart_wait_max_s=0.2, log_file_max_bytes=8192
+        ),
         on_ready=lambda: say("ready"),
         on_notice=lambda name, text: say("notice", name=name, text=text),
     )
