@@ -187,11 +187,11 @@ class SystemDisk:
         with mapped_errors("create"):
             while True:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-                if _lock(descriptor) and is_named(descriptor, path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if is_named(descriptor, path):
                     return descriptor
-                # Between creation and lock a sweep took the file for an orphan and is removing it.
+                # Between creation and lock a sweep took the file for an orphan and removed it.
                 os.close(descriptor)
-                path.unlink(missing_ok=True)
 
 
 def is_named(descriptor: int, path: Path) -> bool:
@@ -229,14 +229,6 @@ def mapped_errors(operation: str) -> Iterator[None]:
     except OSError as error:
         kind = OutOfSpace if error.errno in _NO_SPACE else Retryable
         raise kind(f"cannot {operation}: {errno.errorcode.get(error.errno or 0, 'unknown error')}") from error
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> int:

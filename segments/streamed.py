@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from runtime.errors import Retryable
 from segments.checksum import crc32c
 from segments.disk import Buffer, Disk
 from segments.sweep import PART_SUFFIX
@@ -114,5 +115,9 @@ class StreamedSegment:
         self._file.write_at(0, header)
         self._file.sync()
         self._disk.rename(self._part, self.path)
-        self._disk.sync_folder(self.path.parent)
+        try:
+            self._disk.sync_folder(self.path.parent)
+        except Retryable:
+            self._disk.remove(self.path)
+            raise
         self._file.close()

@@ -17,8 +17,8 @@ from runtime.clock import Clock, SystemClock
 from runtime.errors import Misconfigured
 from runtime.faults import reach
 from schemas.message import Lane
-from segments.disk import Disk, SystemDisk, is_abandoned, mapped_errors
-from segments.sweep import sweep_parts
+from segments.disk import Disk, SystemDisk, mapped_errors
+from segments.sweep import remove_orphan, sweep_parts
 
 #: A quiet log is looked at after 1 ms, then ever more rarely: what arrives in a pause waits 25 ms at most.
 _PAUSE_S_MIN, _PAUSE_S_MAX, _PAUSE_GROWTH = 0.001, 0.025, 1.5
@@ -188,12 +188,8 @@ class LocalConsumer:
     def _sweep_marks(self) -> None:
         """Remove marks whose file was deleted, or never appeared."""
         for path in self._folder.glob("*" + MARK_SUFFIX):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if not path.with_suffix(DATA_SUFFIX).exists() and is_abandoned(descriptor):
-                    self._disk.remove(path)
-            finally:
-                os.close(descriptor)
+            if not path.with_suffix(DATA_SUFFIX).exists():
+                remove_orphan(self._disk, path)
 
     def _locked(self, timeout_s: float) -> int:
         """Hold the group's lock file; a consumer that was killed a moment ago may still be dying."""

@@ -259,6 +259,41 @@ def test_a_dead_writers_file_is_read_to_its_end(log: LocalLog) -> None:
     assert consumer.lag() == {Lane.ROUTINE: 3}
 
 
+def test_a_dead_writers_file_torn_at_any_byte(log: LocalLog) -> None:
+    publisher = log.publisher()
+    ends = [publisher.publish(instance(n)).result(TIMEOUT_S).next_offset for n in range(3)]
+    kill(publisher)
+    (path,) = log.files()
+    content = path.read_bytes()
+    for size in range(0, len(content) + 1, 37):
+        path.write_bytes(content[:size])
+        for state in (*log.files(".mark"), *log.files(".torn")):
+            state.unlink()
+        consumer = log.consumer(group=f"torn-{size}")
+        with capture_logs() as events:
+            taken = consumer.take(max_messages=10, max_bytes=1_000_000, wait_s=0)
+        consumer.close()
+        assert numbers(taken) == [n for n in range(3) if ends[n] <= size], size
+        assert all(event["kind"] == "tail" for event in events), size
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_dies_of_a_bug_tells_everyone(log: LocalLog) -> None:
+    def bug() -> None:
+        raise RuntimeError("a bug")
+
+    disk = FailingDisk()
+    publisher = log.publisher(disk=disk)
+    publish(publisher, [instance(0)])
+    disk.before_sync = bug
+    with pytest.raises(Retryable, match="stopped"):
+        publisher.publish(instance(1)).result(TIMEOUT_S)
+    publisher.close()
+    with pytest.raises(Retryable, match="closed"):
+        publisher.publish(instance(2))
+    assert numbers(take_all(log.consumer(), 1))[0] == 0
+
+
 def test_a_dead_writers_torn_tail_is_kept_and_the_file_done(log: LocalLog) -> None:
     publisher, consumer = log.publisher(), log.consumer()
     publish(publisher, map(instance, range(3)))

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -194,6 +195,26 @@ def test_an_aborted_stream_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_creating_and_sweeping_at_once_never_lose_a_file(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            sweep_parts(SystemDisk(), tmp_path)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for number in range(300):
+            file = SystemDisk().create(tmp_path / f"{number}.part")
+            SystemDisk().rename(tmp_path / f"{number}.part", tmp_path / f"{number}.tar")
+            file.close()
+    finally:
+        stop.set()
+        sweeper.join()
+    assert len(list(tmp_path.glob("*.tar"))) == 300
+
+
 def test_abort_after_finish_changes_nothing(tmp_path: Path) -> None:
     segment = StreamedSegment(SystemDisk(), tmp_path / "0190-bb.tar")
     segment.finish("a", {})
@@ -208,6 +229,22 @@ def test_a_stream_that_cannot_be_synced_leaves_nothing(tmp_path: Path, monkeypat
     segment = StreamedSegment(SystemDisk(), tmp_path / "0190-bb.tar")
     monkeypatch.setattr(disk_module.os, "fdatasync", full)
     with pytest.raises(OutOfSpace):
+        segment.finish("a", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stream_whose_folder_cannot_be_synced_leaves_nothing(tmp_path: Path) -> None:
+    class Disk(SystemDisk):
+        is_broken = False
+
+        def sync_folder(self, path: Path) -> None:
+            if self.is_broken:
+                raise Retryable("cannot sync folder: EIO")
+
+    disk = Disk()
+    segment = StreamedSegment(disk, tmp_path / "0190-bb.tar")
+    disk.is_broken = True
+    with pytest.raises(Retryable):
         segment.finish("a", {})
     assert list(tmp_path.iterdir()) == []
 
