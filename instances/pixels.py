@@ -37,7 +37,8 @@ class PixelLayout:
     #: (offset, size) of each frame; encapsulated: of its one fragment's content. Empty if frames are not contiguous,
     #: not aligned to bytes, or do not follow from the attributes.
     frames: tuple[tuple[int, int], ...] = ()
-    #: (offset, size) of each fragment's content, the offset table excluded; empty for native pixel data.
+    #: (offset, size) of each fragment's content, the offset table excluded; empty for native pixel data, and if there
+    #: are more than `FRAMES_MAX`.
     fragments: tuple[tuple[int, int], ...] = ()
     #: The Basic Offset Table's entries; empty if it is empty or there is none.
     offset_table: tuple[int, ...] = ()
@@ -86,6 +87,8 @@ def _native(element: Element, instance: InstanceAttributes) -> tuple[PixelLayout
 def _encapsulated(dataset: Buffer, element: Element, count: int) -> tuple[PixelLayout, bool]:
     """The layout, and whether offset table and fragments agree with each other and with the number of frames."""
     (table_offset, table_size), *fragments = _items(dataset, element) or [(0, 0)]
+    if len(fragments) > FRAMES_MAX:
+        return _layout(element), True
     if table_offset == 0 or table_size % 4 or not fragments:
         return _layout(element, fragments=tuple(fragments)), False
     entries = (table_size // 4) if table_size // 4 <= FRAMES_MAX else 0
@@ -103,10 +106,10 @@ def _encapsulated(dataset: Buffer, element: Element, count: int) -> tuple[PixelL
 
 
 def _items(dataset: Buffer, element: Element) -> list[tuple[int, int]]:
-    """(offset, size) of the content of each item; the walk has shown that they fit."""
-    items = []
+    """(offset, size) of the content of each item; the walk has shown that they fit. Stops beyond `FRAMES_MAX`."""
+    items: list[tuple[int, int]] = []
     pos = element.value_offset
-    while pos + 8 <= element.value_end:
+    while pos + 8 <= element.value_end and len(items) <= FRAMES_MAX + 1:
         group, number, size = _ITEM_HEADER.unpack_from(dataset, pos)
         if group << 16 | number != ITEM:
             break

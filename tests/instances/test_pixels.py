@@ -108,3 +108,14 @@ def test_fewer_fragments_than_frames_are_told() -> None:
     assert pixels is not None
     assert pixels.frames == ()
     assert warnings == (WarningCode.ENCAPSULATION_BROKEN,)
+
+
+def test_more_fragments_than_the_limit_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instances.pixels.FRAMES_MAX", 2)
+    dataset = mr_dataset(rows=4, columns=4, NumberOfFrames=3)
+    del dataset.PixelData
+    items = b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item for item in (b"", b"ab", b"cd", b"ef"))
+    raw = dataset_bytes(dataset) + b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + items + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    pixels = describe(raw, RLE_LOSSLESS).pixels
+    assert pixels is not None
+    assert (pixels.fragments, pixels.frames, pixels.end_offset) == ((), (), len(raw))
