@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from runtime.health import is_ready
 from tests.datasets import PLANTED, write_exam
 from tests.waiting import until
@@ -55,15 +57,13 @@ class House:
         }
 
     def run(self, *words: str, prefix: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+        """Run a command to its end: in this process, or in one of its own below `prefix`."""
+        if not prefix:
+            done = CliRunner().invoke(app, words, env={**self.env, **env})
+            return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+        command = [*prefix, *SANSFILM, *words]
         return subprocess.run(
-            [*prefix, *SANSFILM, *words],
-            env={**self.env, **env},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            command, env={**self.env, **env}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )
 
     @contextmanager
