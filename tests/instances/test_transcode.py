@@ -119,6 +119,21 @@ def test_the_new_data_set_is_sound_and_says_where_its_frames_are(frames: int) ->
         assert np.array_equal(imagecodecs.jpeg2k_decode(stored(outcome)[offset : offset + size]), frame)
 
 
+def test_a_codestream_of_odd_length_is_padded() -> None:
+    for seed in range(40):
+        dataset = mr_dataset(seed=seed)
+        if len(encode_frame(np.frombuffer(dataset.PixelData, "<u2").reshape(64, 64), 12)) % 2:
+            break
+    else:
+        pytest.fail("no picture with a codestream of odd length")
+    outcome = accepted(dataset_bytes(dataset))
+    described = describe(stored(outcome), outcome.transfer_syntax)
+    assert described.warnings == ()
+    assert described.pixels is not None
+    assert described.pixels.frames == outcome.frames
+    assert outcome.frames[0][1] % 2 == 0
+
+
 def test_pydicom_decodes_what_is_stored() -> None:
     dataset = signed_dataset()
     outcome = accepted(dataset_bytes(dataset))
