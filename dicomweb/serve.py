@@ -9,24 +9,27 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from typing import Final
 
 import structlog
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
-from instances.decode import IsolatedDecoder
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archive.local_store import LocalSegmentStore
 from archive.sql_reader import open_reader
 from dicomweb.app import create_app
 from dicomweb.status import own_metrics
-from runtime.errors import Misconfigured
+from instances.decode import IsolatedDecoder
+from runtime.errors import Fatal, Misconfigured
 from runtime.settings import WebSettings
 
-BACKLOG = 256
+BACKLOG: Final = 256
+#: What connections get to close after their requests have ended.
+CLOSE_TIMEOUT_S: Final = 2.0
 _log = structlog.get_logger()
 
 
@@ -92,21 +95,26 @@ def serve_app(
 async def _serve(
     app: ASGIApp, listener: socket.socket, stop: threading.Event, ready: Callable[[], None], drain_timeout_s: float
 ) -> None:
-    counting = _Counting(app)
-    server = _Listening(counting, listener)
+    requests = _Requests(app)
+    server = _Listening(requests, listener)
     serving = asyncio.create_task(server.serve())
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     waiter = threading.Thread(target=_wait, args=(stop, loop, stopped), daemon=True, name="web-stop")
     waiter.start()
-    await server.started.wait()
+    started = asyncio.create_task(server.started.wait())
+    await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+        raise Fatal("the web server ended before it answered anything")
     ready()
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    _log.info("web_stopping", requests_open=counting.open_count)
-    await counting.drained(drain_timeout_s)
+    await requests.drained(drain_timeout_s)
     server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
-    await serving
+    await asyncio.wait({serving}, timeout=CLOSE_TIMEOUT_S)
+    if serving.done():
+        serving.result()
 
 
 def _wait(stop: threading.Event, loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
@@ -137,31 +145,36 @@ class _Listening(Server):
         self._shd = SocketHolder(listener.detach(), False, BACKLOG)  # type: ignore[call-arg,assignment]  # granian's stub is stale
 
 
-class _Counting:
-    """Counts the requests under way, so that stopping can wait for them."""
+class _Requests:
+    """The requests under way, so that stopping can wait for them, and end those that take too long."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.open_count = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._open: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]
-        self.open_count += 1
-        self._idle.clear()
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self.open_count -= 1
-            if not self.open_count:
-                self._idle.set()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.ensure_future(self._answered(scope, receive, send))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        await task
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
     async def drained(self, timeout_s: float) -> None:
-        """Wait until no request is under way, or `timeout_s` is over."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            _log.warning("web_drain_timed_out", requests_open=self.open_count)
+        """Wait until no request is under way; what is after `timeout_s` is broken off.
+
+        granian itself would wait for as long as a client cares to.
+        """
+        if not self._open:
+            return
+        _log.info("web_draining", requests=len(self._open))
+        _, late = await asyncio.wait(self._open, timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        if late:
+            _log.warning("requests_broken_off", requests=len(late))
+            await asyncio.wait(late, timeout=CLOSE_TIMEOUT_S)
 
 
 def _check_closed(settings: WebSettings) -> None:

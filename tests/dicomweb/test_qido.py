@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from archive.search import KEYS
 from dicomweb.attributes import ATTRIBUTES, LEVELS, at_or_above
+from instances.decode import IsolatedDecoder
 from tests.datasets import ROOT, mr_dataset
 from tests.dicomweb.library import BASE, Library
 
@@ -17,9 +18,10 @@ SERIES = "0020000E"
 INSTANCE = "00080018"
 
 
-@pytest.fixture
-def filled(library: Library) -> Library:
-    """Three studies; the second of two series with two instances each."""
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, decoder: IsolatedDecoder) -> Iterator[Library]:
+    """Three studies; the second of two series with two instances each. Tests only read the default tenant."""
+    library = Library(tmp_path_factory.mktemp("filled"), decoder)
     library.add(
         mr_dataset(1, study=1, PatientName="DUPONT^MARIE", StudyDate="20260101", AccessionNumber="A*1", Modality="MR")
     )
@@ -32,7 +34,8 @@ def filled(library: Library) -> Library:
         ]
     )  # fmt: skip
     library.add(mr_dataset(1, study=3, PatientName="DURAND^PAUL", StudyDate="20260301", StudyID="X_3", Modality="CT"))
-    return library
+    yield library
+    library.close()
 
 
 async def found(library: Library, path: str, **parameters: str) -> list[Mapping[str, Mapping[str, list[str]]]]:

@@ -171,6 +171,30 @@ def test_stopping_finishes_what_is_under_way() -> None:
         connection.close()
 
 
+def test_stopping_does_not_wait_for_ever() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    async def endpoint(request: Request) -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"begun"
+            begun.set()
+            while not release.is_set():
+                await asyncio.sleep(0.01)
+                yield b"."
+
+        return StreamingResponse(body())
+
+    with serving(lambda *given: serve_app(application(endpoint), *given, drain_timeout_s=0.2)) as (port, stop):
+        reader = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+        reader.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert begun.wait(DEADLINE_S)
+        stop.set()
+        while reader.recv(1 << 16):
+            pass
+        reader.close()
+    release.set()
+
+
 def test_the_socket_is_on_loopback_and_listens() -> None:
     with (
         bind_http(WebSettings(http_port=free_port())) as listener,
