@@ -16,8 +16,10 @@ from starlette.routing import Mount
 
 from broker.local import LocalPublisher
 from ingest.admission import DiskRule
+from ingest.arrival import InstanceBuffer
 from ingest.intake import Intake
 from ingest.stow import stow_routes
+from ingest.stow_parts import BUFFERS_PER_REQUEST
 from instances.part10 import split
 from runtime.clock import SystemClock
 from runtime.settings import MIB, EdgeSettings
@@ -152,9 +154,12 @@ def test_large_instances_become_claim_checks(start_stow: Callable[..., StowServe
         assert bytes(split(kept)[1]) == bytes(split(file)[1])
 
 
-def test_more_instances_than_buffers(stow: StowServer) -> None:
+def test_more_instances_than_buffers(stow: StowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[InstanceBuffer] = []
+    monkeypatch.setattr("ingest.intake.InstanceBuffer", lambda size: made.append(InstanceBuffer(size)) or made[-1])
     files = [part10(mr_dataset(number, rows=16, columns=16)) for number in range(1, 41)]
     assert len(stored(stow.post(multipart(files)))) == 40
+    assert 1 < len(made) <= BUFFERS_PER_REQUEST
     kept = [bytes(split(message.value)[1]) for message in received(stow.settings, 40)]
     assert kept == [bytes(split(file)[1]) for file in files]
 

@@ -161,17 +161,22 @@ def test_one_caller_cannot_take_all_places(start_edge: StartEdge) -> None:
             assert again.associate(MR)
 
 
-def test_silence_before_and_after_the_request(start_edge: StartEdge) -> None:
-    edge = start_edge(artim_timeout_s=0.2, idle_timeout_s=0.2)
-    with edge.peer() as silent, edge.peer() as halting, edge.peer() as idle, edge.peer() as stalled:
+def test_silence_before_the_request(start_edge: StartEdge) -> None:
+    edge = start_edge(artim_timeout_s=0.2)
+    with edge.peer() as silent, edge.peer() as halting:
         halting.send(associate_rq(MR)[:80])
+        assert silent.read_pdu() == (0, b"")
+        assert halting.read_pdu() == (0, b"")
+
+
+def test_silence_inside_an_association(start_edge: StartEdge) -> None:
+    edge = start_edge(idle_timeout_s=0.2, artim_timeout_s=60.0)
+    with edge.peer() as idle, edge.peer() as stalled:
         assert idle.associate(MR)
         assert stalled.associate(MR)
         stalled.send(pdu(0x04, pdv(1, 3, STORE))[:40])
         assert idle.read_pdu() == (0x07, bytes([0, 0, 2, 0]))
         assert stalled.read_pdu() == (0x07, bytes([0, 0, 2, 0]))
-        assert silent.read_pdu() == (0, b"")
-        assert halting.read_pdu() == (0, b"")
 
 
 def test_command_and_dataset_disagree(running_edge: RunningEdge) -> None:
