@@ -24,7 +24,7 @@ _TIMES_MS: dict[Contrast, tuple[float, float, float | None]] = {
     "T2": (4500.0, 98.0, None),
     "FLAIR": (9000.0, 112.0, 2500.0),
 }
-_WINDOW: dict[Contrast, tuple[int, int]] = {"T1": (1250, 2300), "T2": (1500, 2900), "FLAIR": (1050, 2100)}
+_WINDOW: dict[Contrast, tuple[int, int]] = {"T1": (1300, 2700), "T2": (1500, 2900), "FLAIR": (1050, 2100)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Exam:
     def instances(self) -> Iterator[tuple[str, bytes]]:
         """(SOP Instance UID, Part-10 file), slice by slice from the bottom, every series of a slice together."""
         phantom = Phantom(self.seed)
-        for index, z_mm in enumerate(np.linspace(BOTTOM_MM, TOP_MM - 6, self.slices), start=1):
+        for index, z_mm in enumerate(np.linspace(BOTTOM_MM, TOP_MM, self.slices), start=1):
             images = phantom.slice(float(z_mm), tuple(self.series))
             for contrast in self.series:
                 dataset = self._dataset(contrast, index, float(z_mm), images[contrast])
@@ -102,7 +102,7 @@ class Exam:
         dataset.InstanceNumber = number
 
     def _spacing_mm(self) -> float:
-        return (TOP_MM - 6 - BOTTOM_MM) / max(self.slices - 1, 1)
+        return (TOP_MM - BOTTOM_MM) / max(self.slices - 1, 1)
 
 
 def _describe_acquisition(dataset: Dataset, contrast: Contrast, spacing_mm: float) -> None:

@@ -4,8 +4,8 @@ No patient and no scan went into it: the anatomy is a handful of smooth shapes, 
 sum of plane waves with seeded directions. The same seed gives the same bits on every machine of one NumPy version.
 
 Coordinates are millimetres in the patient's system (PS3.3 C.7.6.2.1.1): x to the left, y to the back, z to the head;
-the origin lies between the thalami. The phantom reaches from the midbrain to the vertex; it has no skull base and no
-face.
+the origin lies between the thalami. The phantom reaches from the midbrain to above the ventricles; it has no skull base
+and no face.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Image = NDArray[np.floating[Any]]
 
 SIZE: Final = 256
 PIXEL_SPACING_MM: Final = 0.9
-TOP_MM: Final = 74.0
+TOP_MM: Final = 44.0
 BOTTOM_MM: Final = -14.0
 
 _TISSUES = ("air", "fat", "bone", "marrow", "csf", "grey", "white", "nucleus", "muscle")
