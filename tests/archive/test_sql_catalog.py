@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from archive import sql_catalog
+from archive import database, sql_catalog
 from archive.catalog import Catalog
 from archive.sql_catalog import SqlCatalog, open_catalog
 from archive.sql_reader import SqlCatalogReader, open_reader
 from runtime.errors import Fatal, Misconfigured, Retryable
+from segments.disk import SystemDisk
 from tests.archive.contract_catalog import CatalogContract, commit
 from tests.archive.samples import NEW, SCOPE, TENANT, StepClock, never_equal, not_noted, placed, record
 
@@ -174,3 +175,19 @@ def test_a_nul_in_an_attribute_is_no_obstacle(catalog: SqlCatalog, reader: SqlCa
     catalog.commit_batch([placed(odd)], equal=never_equal, on_conflict=not_noted)
     (seen,) = reader.instances(SCOPE, "1.2")
     assert seen.record == odd
+
+
+def test_a_new_catalog_is_durable_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder's entry, and the link to it: after a power cut a missing catalog would look like an empty archive."""
+    synced: list[tuple[Path, bool]] = []
+
+    class Watched(SystemDisk):
+        def sync_folder(self, path: Path) -> None:
+            super().sync_folder(path)
+            synced.append((path, (tmp_path / "data" / "catalog" / "catalog.sqlite").is_symlink()))
+
+    monkeypatch.setattr(database, "SystemDisk", Watched)
+    open_catalog(tmp_path / "data" / "catalog" / "catalog.sqlite", clock=StepClock()).close()
+    assert (tmp_path, False) in synced
+    assert (tmp_path / "data", False) in synced
+    assert synced[-1] == (tmp_path / "data" / "catalog", True)
