@@ -418,6 +418,8 @@ class TestFullDisk:
         taken = take_all(consumer, 2)
         assert numbers(taken) == [0, 2]
         assert after.stream != taken[0].position.stream
+        # Not only the mark keeps consumers from it: it is gone from the file.
+        assert [len(recover(path).members) for path in log.files()] == [1, 1]
         assert nothing_left(consumer)
 
     def test_a_mark_that_cannot_be_written_loses_nothing(self, log: LocalLog) -> None:
