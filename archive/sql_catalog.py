@@ -72,8 +72,12 @@ class SqlCatalog:
         self._hints: Engine = reader_engine(path)
         self._clock = clock
         self._lock = lock
-        with mapped_errors(), self._engine.connect() as connection:
-            check_revision(connection)
+        try:
+            with mapped_errors(), self._engine.connect() as connection:
+                check_revision(connection)
+        except BaseException:
+            self._engine.dispose()
+            raise
 
     def known(self, tenant: str, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[KnownVersion]]:
         """See `Catalog.known`."""

@@ -15,7 +15,7 @@ from archive import database, sql_catalog
 from archive.catalog import Catalog
 from archive.sql_catalog import SqlCatalog, open_catalog
 from archive.sql_reader import SqlCatalogReader, open_reader
-from runtime.errors import Fatal, Misconfigured, Retryable
+from runtime.errors import Fatal, Misconfigured, OutOfSpace, Retryable
 from segments.disk import SystemDisk
 from tests.archive.contract_catalog import CatalogContract, commit
 from tests.archive.samples import NEW, SCOPE, TENANT, StepClock, never_equal, not_noted, placed, record
@@ -191,3 +191,15 @@ def test_a_new_catalog_is_durable_before_it_is_used(tmp_path: Path, monkeypatch:
     assert (tmp_path, False) in synced
     assert (tmp_path / "data", False) in synced
     assert synced[-1] == (tmp_path / "data" / "catalog", True)
+
+
+def test_a_full_disk_is_out_of_space_and_commits_nothing(catalog: SqlCatalog, reader: SqlCatalogReader) -> None:
+    with catalog._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(OutOfSpace):
+        commit(catalog, *(record(f"1.{number}") for number in range(500)))
+    assert reader.counters(TENANT)["instances"] == 0
+    with catalog._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+    assert commit(catalog, record("1.1")) == [NEW]
