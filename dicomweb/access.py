@@ -72,11 +72,9 @@ class AccessMiddleware:
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told, and not by a stack trace
             # The type alone: a message may quote what was read.
             _log.error("read_failed", error=type(error).__name__)
+            # Of an answer that has begun nothing more is sent: the server breaks it off, as it is not complete.
             if not answer.started:
                 await _refuse(listening, 500, "The server could not answer this; the reason is in its log.")
-            else:
-                # Ending the stream here would look complete to the client: break it instead.
-                raise _Broken from None
         finally:
             self._record(scope, answer)
 
@@ -115,10 +113,6 @@ class AccessMiddleware:
             "sent_bytes": answer.sent_bytes,
             "elapsed_ms": round(1000 * elapsed_s, 1),
         }
-
-
-class _Broken(Exception):
-    """The answer had begun and could not be finished; the server drops the connection."""
 
 
 def service_of(method: str, path: str, route: str) -> str:

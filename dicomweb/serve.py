@@ -28,8 +28,6 @@ from runtime.errors import Fatal, Misconfigured
 from runtime.settings import WebSettings
 
 BACKLOG: Final = 256
-#: What connections get to close after their requests have ended.
-CLOSE_TIMEOUT_S: Final = 2.0
 _log = structlog.get_logger()
 
 
@@ -86,14 +84,28 @@ def run_web(
 
 
 def serve_app(
-    app: ASGIApp, listener: socket.socket, stop: threading.Event, ready: Callable[[], None], *, drain_timeout_s: float
+    app: ASGIApp,
+    listener: socket.socket,
+    stop: threading.Event,
+    ready: Callable[[], None],
+    *,
+    drain_timeout_s: float,
+    close_timeout_s: float = 2.0,
 ) -> None:
-    """Serve `app` on `listener` until `stop` is set; see `run_web`."""
-    asyncio.run(_serve(app, listener, stop, ready, drain_timeout_s))
+    """Serve `app` on `listener` until `stop` is set; see `run_web`.
+
+    Answers get `drain_timeout_s` to end and are then broken off; connections get `close_timeout_s` after that.
+    """
+    asyncio.run(_serve(app, listener, stop, ready, drain_timeout_s, close_timeout_s))
 
 
 async def _serve(
-    app: ASGIApp, listener: socket.socket, stop: threading.Event, ready: Callable[[], None], drain_timeout_s: float
+    app: ASGIApp,
+    listener: socket.socket,
+    stop: threading.Event,
+    ready: Callable[[], None],
+    drain_timeout_s: float,
+    close_timeout_s: float,
 ) -> None:
     requests = _Requests(app)
     server = _Listening(requests, listener)
@@ -110,9 +122,9 @@ async def _serve(
     ready()
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    await requests.drained(drain_timeout_s)
+    await requests.drained(drain_timeout_s, close_timeout_s)
     server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
-    await asyncio.wait({serving}, timeout=CLOSE_TIMEOUT_S)
+    await asyncio.wait({serving}, timeout=close_timeout_s)
     if serving.done():
         serving.result()
 
@@ -161,7 +173,7 @@ class _Requests:
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
-    async def drained(self, timeout_s: float) -> None:
+    async def drained(self, timeout_s: float, close_timeout_s: float) -> None:
         """Wait until no request is under way; what is after `timeout_s` is broken off.
 
         granian itself would wait for as long as a client cares to.
@@ -174,7 +186,7 @@ class _Requests:
             task.cancel()
         if late:
             _log.warning("requests_broken_off", requests=len(late))
-            await asyncio.wait(late, timeout=CLOSE_TIMEOUT_S)
+            await asyncio.wait(late, timeout=close_timeout_s)
 
 
 def _check_closed(settings: WebSettings) -> None:

@@ -150,23 +150,28 @@ def test_an_answer_that_fails_halfway_is_broken_off() -> None:
 
 
 def test_stopping_finishes_what_is_under_way() -> None:
-    begun, release = threading.Event(), threading.Event()
+    begun, stopping = threading.Event(), threading.Event()
 
     async def endpoint(request: Request) -> StreamingResponse:
         async def body() -> AsyncIterator[bytes]:
             yield b"begun "
             begun.set()
-            await asyncio.to_thread(release.wait, DEADLINE_S)
+            await asyncio.to_thread(stopping.wait, DEADLINE_S)
+            for _ in range(20):  # a server that does not wait is gone by then
+                await asyncio.sleep(0.01)
             yield b"finished"
 
         return StreamingResponse(body())
 
-    with serving(lambda *given: serve_app(application(endpoint), *given, drain_timeout_s=DEADLINE_S)) as (port, stop):
+    def serve(listener: socket.socket, stop: threading.Event, ready: Callable[[], None]) -> None:
+        serve_app(application(endpoint), listener, stop, ready, drain_timeout_s=DEADLINE_S, close_timeout_s=0.05)
+
+    with serving(serve) as (port, stop):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
         connection.request("GET", "/")
         assert begun.wait(DEADLINE_S)
         stop.set()
-        release.set()
+        stopping.set()
         assert connection.getresponse().read() == b"begun finished"
         connection.close()
 
