@@ -11,13 +11,14 @@ and where their bytes lie, and reads those bytes by range. Nothing here writes, 
 | `qido`, `qido_parameters`, `attributes` | searching |
 | `wado`, `frames`, `native`            | instances, frames, bulk data, in the transfer syntax asked for |
 | `metadata`, `heads`                   | heads in the DICOM JSON Model, and a bounded memory of them |
-| `accept`, `multipart`, `problems`     | what HTTP needs: media types, multipart/related, refusals |
+| `accept`, `multipart`, `forms`, `problems` | what HTTP needs: media types, multipart/related, bodies, refusals |
 | `pages`, `viewer`, `status`           | the study list, OHIF, health and metrics |
 
 Invariants:
 
 * What a path names is found through the catalog or answered with 404; a UID that could not be a key is never tried.
-* A patient attribute leaves in bodies only: never in a log line, a metric, an address or a sentence of refusal.
+* A patient attribute leaves in bodies only: never in a log line, a metric, an address or a sentence of refusal. Our
+  pages and the viewer search by POST (``/search`` below the DICOMweb root); the standard's GET is there for others.
 * The transfer syntax of an answer is decided before its first byte (`wado.choose`, `frames.choose_frame`). An instance
   of several that proves undecodable later is given as it is stored, under its own syntax: it must not go missing.
 * An answer that fails after it began is broken off, so that no client takes it for complete.
@@ -27,5 +28,5 @@ Limits: a stored file is held in pieces of 1 MiB; a decoded instance is whole in
 are listed as a whole, 3 kB each; blocking work runs in 32 threads.
 
 Life cycle: a socket is bound by the supervisor, `run_web` opens catalog and store read-only, serves until told to stop,
-finishes the answers under way under one deadline and closes. A crash loses nothing: this role holds no state.
+finishes the answers under way under one deadline, breaks off the rest and closes. A crash loses nothing: this role holds no state.
 """
