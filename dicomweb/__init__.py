@@ -28,5 +28,6 @@ Limits: a stored file is held in pieces of 1 MiB; a decoded instance is whole in
 are listed as a whole, 3 kB each; blocking work runs in 32 threads.
 
 Life cycle: a socket is bound by the supervisor, `run_web` opens catalog and store read-only, serves until told to stop,
-finishes the answers under way under one deadline, breaks off the rest and closes. A crash loses nothing: this role holds no state.
+finishes the answers under way under one deadline, breaks off the rest and closes. A crash loses nothing: this role
+holds no state.
 """
