@@ -21,6 +21,7 @@ from cli.files import Sendable, Unsendable, examine, find_files
 from cli.main import app
 from cli.sender import Sender, meaning
 from instances.part10 import split
+from tests.cli.test_association import accept, peer, read_data_set, receive, response
 from tests.datasets import mr_dataset, part10, write_exam
 from tests.waiting import until
 
@@ -86,8 +87,8 @@ def dataset_of(path: Path) -> bytes:
 def test_real_files_arrive_bit_by_bit(tmp_path: Path) -> None:
     files = real_files()
     assert len(files) == len(REAL)
-    with storescp(tmp_path / "got", "--accept-all", "--unique-filenames") as peer:
-        result = runner.invoke(app, ["send", *map(str, files), "--to", str(peer), "-n", "2", "--json"])
+    with storescp(tmp_path / "got", "--accept-all", "--unique-filenames") as scp:
+        result = runner.invoke(app, ["send", *map(str, files), "--to", str(scp), "-n", "2", "--json"])
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert said["statuses"] == {"0000": len(files)}
@@ -99,11 +100,11 @@ def test_real_files_arrive_bit_by_bit(tmp_path: Path) -> None:
 @dcmtk
 def test_many_files_over_parallel_associations(tmp_path: Path) -> None:
     write_exam(tmp_path / "exam", slices=40)
-    with storescp(tmp_path / "got", "--fork") as peer:
-        result = runner.invoke(app, ["send", str(tmp_path / "exam"), "--to", str(peer), "-n", "4"])
+    with storescp(tmp_path / "got", "--fork") as scp:
+        result = runner.invoke(app, ["send", str(tmp_path / "exam"), "--to", str(scp), "-n", "4"])
     assert result.exit_code == 0, result.output
     assert "0000H   success  40" in result.stdout
-    assert f"40 of 40 files accepted by {peer}" in result.stdout
+    assert f"40 of 40 files accepted by {scp}" in result.stdout
     assert len(list((tmp_path / "got").iterdir())) == 40
 
 
@@ -114,9 +115,9 @@ def test_what_cannot_be_read_or_is_refused_is_listed_and_fails(tmp_path: Path) -
     (tmp_path / "exam" / "empty.dcm").touch()
     deflated = tmp_path / "exam" / "deflated.dcm"
     deflated.write_bytes(part10(mr_dataset(9), "1.2.840.10008.1.2.1.99"))
-    with storescp(tmp_path / "got") as peer:
+    with storescp(tmp_path / "got") as scp:
         result = runner.invoke(
-            app, ["send", str(tmp_path / "exam"), str(tmp_path / "gone"), "--to", str(peer), "--json"]
+            app, ["send", str(tmp_path / "exam"), str(tmp_path / "gone"), "--to", str(scp), "--json"]
         )
     assert result.exit_code == 1
     said = json.loads(result.stdout)
@@ -141,15 +142,36 @@ def test_a_peer_that_is_away_fails_every_file_after_bounded_attempts(tmp_path: P
     assert result.stderr.count("cannot be reached: connection refused") == 3
 
 
-@dcmtk
-def test_files_without_an_answer_are_sent_again(tmp_path: Path) -> None:
-    """storescp that aborts after the first instance of every association: each file needs an association of its own."""
-    files = [examine(path) for path in write_exam(tmp_path / "exam", slices=3)]
-    with storescp(tmp_path / "got", "--abort-after") as peer:
-        summary = Sender(peer, retries=1).send([file for file in files if isinstance(file, Sendable)])
-    assert len(summary.outcomes) == 3
-    assert len(summary.failed) == 3
-    assert all("peer" in outcome.problem for outcome in summary.failed)
+def sendable(folder: Path) -> Sendable:
+    file = examine(write_exam(folder, slices=1)[0])
+    assert isinstance(file, Sendable)
+    return file
+
+
+def lost(connected: socket.socket) -> None:
+    """A peer that dies before it answers."""
+    receive(connected)
+    connected.sendall(accept())
+    read_data_set(connected)
+
+
+def answered(connected: socket.socket) -> None:
+    lost(connected)
+    connected.sendall(response(0))
+    receive(connected)
+
+
+def test_a_file_without_an_answer_is_sent_again(tmp_path: Path) -> None:
+    with peer(lost, answered) as address:
+        summary = Sender(address, retries=1).send([sendable(tmp_path)])
+    assert [outcome.status for outcome in summary.outcomes] == [0]
+
+
+def test_attempts_are_bounded(tmp_path: Path) -> None:
+    with peer(lost, lost) as address:
+        summary = Sender(address, retries=1).send([sendable(tmp_path)])
+    assert [(outcome.status, outcome.ok) for outcome in summary.outcomes] == [(None, False)]
+    assert summary.outcomes[0].problem == "the peer closed the connection"
 
 
 def test_more_than_128_contexts_need_more_than_one_association(tmp_path: Path) -> None:
