@@ -1,0 +1,13 @@
+"""Where speed and memory are shown: `make bench`, never in `make check`.
+
+Every figure stands beside a peer and a ceiling measured in turn in the same run; medians and spread are printed, and
+host, commit, versions and parameters go with them as JSON. The smoke sizes run in the tests, so that no benchmark rots.
+
+| module      | what it holds |
+|-------------|---------------|
+| `exam`      | the load: MR slices of 0.5 MB with a fixed seed |
+| `processes` | a receiver as a process tree: its CPU, peak memory and bytes written |
+| `receivers` | sansfilm and its peers, each started on loopback with its settings printed |
+| `ingest`    | the runs: durable acknowledgement, and sent → found by QIDO |
+| `ceilings`  | what the machine itself can do: disk with sync, loopback, memory |
+"""

@@ -1,0 +1,132 @@
+"""Steps 4 to 9 of an instance's way, and nothing else: judge, put, commit, commit the positions.
+
+Each step is one method, in order; what a step needs is in the module it calls. A step may be repeated after a passing
+fault: what the batch did already is kept in it, so nothing is put twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from archive.catalog import Catalog, KnownVersion, Verdict
+from archive.segment_store import AdoptedMember, SegmentStore
+from broker.log import Consumer, Taken
+from runtime.faults import reach
+from schemas.message import DECISION_MADE
+from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
+from workers.preparation import AlreadyHeld, Judged, KnownVersions, Member
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """What one batch has come to so far."""
+
+    taken: Sequence[Taken]
+    #: Steps 4 to 6: what is to be put; the same content once.
+    members: Sequence[Member] = ()
+    #: Claim checks that nothing refers to once the batch is committed: rewritten, or held already elsewhere.
+    idle_claims: Sequence[str] = ()
+    #: Step 7: the members with their places, by tenant.
+    placed: dict[str, Sequence[PlacedRecord]] = field(default_factory=dict)
+    #: Step 8: whether the catalog has them, and how many messages came to which verdict.
+    committed: bool = False
+    verdicts: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The rooms that a batch goes through."""
+
+    consumer: Consumer
+    hint: Callable[[Sequence[Taken]], KnownVersions]
+    judge: Callable[[Taken, KnownVersions], Judged]
+    threads: Executor
+    store: SegmentStore
+    catalog: Catalog
+    equal: Callable[[PlacedRecord, KnownVersion], bool]
+    on_conflict: Callable[[PlacedRecord, KnownVersion], None]
+    decide: Callable[[Taken], None]
+
+    def prepare(self, taken: Sequence[Taken]) -> Batch:
+        """Steps 4 to 6: parse, look for a hint, transcode with proof; message by message, in the pool's threads."""
+        reach("worker.taken")
+        batch = Batch(taken=taken)
+        instances = [one for one in taken if not is_decision(one)]
+        known = self.hint(instances)
+        judged = list(self.threads.map(lambda one: self.judge(one, known), instances))
+        batch.members = _distinct(judged, batch.verdicts)
+        batch.idle_claims = _idle_claims(instances, judged, batch.members)
+        reach("worker.prepared")
+        return batch
+
+    def put(self, batch: Batch) -> None:
+        """Step 7: one immutable segment per tenant, durable on return."""
+        for tenant, members in _by_tenant(batch.members).items():
+            if tenant not in batch.placed:
+                batch.placed[tenant] = _place(members, self.store.put(tenant, members))
+        reach("worker.put")
+
+    def commit(self, batch: Batch) -> None:
+        """Step 8: one catalog transaction, which alone decides New, Same, Conflict; then the operators' decisions."""
+        placed = [one for group in batch.placed.values() for one in group]
+        if placed and not batch.committed:
+            verdicts = self.catalog.commit_batch(placed, equal=self.equal, on_conflict=self.on_conflict)
+            batch.verdicts.update(_label(verdict) for verdict in verdicts)
+        batch.committed = True
+        for decision in filter(is_decision, batch.taken):
+            self.decide(decision)
+        reach("worker.committed")
+
+    def commit_positions(self, batch: Batch) -> None:
+        """Step 9: the log may forget these messages."""
+        self.consumer.commit(taken.position for taken in batch.taken)
+
+
+def is_decision(taken: Taken) -> bool:
+    """Whether a message is an operator's decision rather than an instance."""
+    return taken.message.attributes.type == DECISION_MADE
+
+
+def _distinct(judged: Iterable[Judged], verdicts: Counter[str]) -> list[Member]:
+    """What is to be put: neither what is held already nor the same content a second time."""
+    members: dict[tuple[str, str, str], Member] = {}
+    for one in judged:
+        if isinstance(one, AlreadyHeld) or _identity(one) in members:
+            verdicts["same"] += 1
+        else:
+            members[_identity(one)] = one
+    return list(members.values())
+
+
+def _idle_claims(instances: Sequence[Taken], judged: Sequence[Judged], members: Sequence[Member]) -> list[str]:
+    """Claim checks of this batch that neither a member to be committed nor a committed version lies in."""
+    referred = {one.location.segment for one in judged if isinstance(one, AlreadyHeld)}
+    referred |= {one.location.segment for one in members if isinstance(one, AdoptedMember)}
+    claims = (taken.message.attributes.data_ref for taken in instances)
+    return [claim for claim in claims if claim and claim not in referred]
+
+
+def _identity(member: Member) -> tuple[str, str, str]:
+    record = member.record
+    if isinstance(record, InstanceRecord):
+        return record.attributes.tenant, record.instance.sop_instance_uid, record.wire_sha256
+    return record.attributes.tenant, record.attributes.id, ""
+
+
+def _by_tenant(members: Sequence[Member]) -> dict[str, list[Member]]:
+    groups: dict[str, list[Member]] = defaultdict(list)
+    for member in members:
+        groups[member.record.attributes.tenant].append(member)
+    return groups
+
+
+def _place(members: Sequence[Member], locations: Sequence[MemberLocation]) -> list[PlacedRecord]:
+    pairs = zip(members, locations, strict=True)
+    return [PlacedRecord(record=member.record, location=location) for member, location in pairs]
+
+
+def _label(verdict: Verdict) -> str:
+    return type(verdict).__name__.lower()
