@@ -53,12 +53,14 @@ def use(
     """Make one version of an instance the current one. The others stay, and may be chosen again."""
     from cli.output import out, print_json
     from cli.place import open_place
+    from runtime.errors import Retryable
     from schemas.decisions import UseVersion
 
     with open_place(data_dir, tenant) as place:
         digest = _full_digest(place, sop_instance_uid, wire_sha256.lower())
         decision = UseVersion(tenant=place.scope.tenant, sop_instance_uid=sop_instance_uid, wire_sha256=digest)
-        place.decide(decision, lambda: _is_current(place, sop_instance_uid, digest), wait_s=wait_s)
+        if not place.decide(decision, lambda: _is_current(place, sop_instance_uid, digest), wait_s=wait_s):
+            raise Retryable("the decision was executed and another followed it: see sansfilm conflict ls")
     if as_json:
         print_json({"sop_instance_uid": sop_instance_uid, "current": digest})
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from archive.catalog import Scope
 from archive.local_store import LocalSegmentStore
 from archive.sql_reader import SqlCatalogReader, open_reader
-from broker.local import LocalPublisher
+from broker.local import LocalPublisher, log_usage
 from cli.folder import is_locked
 from runtime.clock import SystemClock, rfc3339
 from runtime.errors import Misconfigured, Retryable
@@ -51,8 +51,8 @@ class Place:
             self._store = LocalSegmentStore(self.settings.archive_dir)
         return self._store
 
-    def decide(self, decision: Decision, applied: Callable[[], bool], *, wait_s: float) -> None:
-        """Publish `decision` durably, then wait until `applied`.
+    def decide(self, decision: Decision, applied: Callable[[], bool], *, wait_s: float) -> bool:
+        """Publish `decision` durably, then wait until `applied`; False if the worker executed it without that effect.
 
         Raises:
             NotApplied: not within `wait_s`; nothing is lost.
@@ -60,7 +60,12 @@ class Place:
         """
         self._publish(decision)
         deadline_s = time.monotonic() + wait_s
-        while not applied():
+        while True:
+            executed = self._urgent_messages() == 0  # asked first: effects come before positions
+            if applied():
+                return True
+            if executed:
+                return False
             if time.monotonic() >= deadline_s:
                 raise NotApplied(self._why_not_applied(wait_s))
             time.sleep(_POLL_S)
@@ -92,6 +97,10 @@ class Place:
             publisher.publish(Message(attributes=attributes, value=value)).result(_PUBLISH_TIMEOUT_S)
         finally:
             publisher.close()
+
+    def _urgent_messages(self) -> int:
+        """How much waits in the lane that decisions travel in."""
+        return log_usage(self.settings.log_dir).uncommitted_messages[Lane.URGENT]
 
     def _why_not_applied(self, wait_s: float) -> str:
         if is_locked(self.settings.data_dir):

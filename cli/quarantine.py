@@ -73,7 +73,7 @@ def show(
 def replay(
     entry_id: EntryId, data_dir: DataDir = None, tenant: Tenant = None, wait_s: WaitS = 15.0, as_json: Json = False
 ) -> None:
-    """Judge an entry again, with the program as it is now. It is filed, or quarantined anew."""
+    """Judge an entry again, with the program as it is now. It is filed, or stays open: exit code 1."""
     from schemas.decisions import ReplayQuarantined
 
     _close(entry_id, data_dir, tenant, wait_s, as_json, ReplayQuarantined)
@@ -99,12 +99,15 @@ def _close(entry_id: str, data_dir: Path | None, tenant: str | None, wait_s: flo
         if state != "open":
             raise Misconfigured(f"quarantine entry {entry_id} is closed already: {state}")
         decision = kind(tenant=place.scope.tenant, quarantine_id=entry_id)
-        place.decide(decision, lambda: _entry(place, entry_id)["state"] != "open", wait_s=wait_s)
+        closed = place.decide(decision, lambda: _entry(place, entry_id)["state"] != "open", wait_s=wait_s)
         entry = _entry(place, entry_id)
     if as_json:
         print_json({"id": entry_id, "state": entry["state"]})
     else:
-        out().print(f"{entry_id}: {entry['state']}")
+        why = "" if closed else f": it still cannot be filed ({entry['reason']}: {entry['detail']})"
+        out().print(f"{entry_id}: {entry['state']}{why}", soft_wrap=True)
+    if not closed:
+        raise typer.Exit(1)
 
 
 def _entry(place: Place, entry_id: str) -> Mapping[str, Any]:

@@ -50,8 +50,8 @@ def ask_json(*words: str, code: int = 0) -> Any:
 
 
 @contextmanager
-def deciding(house: House) -> Iterator[list[object]]:
-    """The part of a worker that executes decisions; gives what it executed."""
+def deciding(house: House, *, has_effect: bool = True) -> Iterator[list[object]]:
+    """The part of a worker that executes decisions, with or without effect; gives what it executed."""
     consumer = LocalConsumer(house.folder / "log", lane=Lane.URGENT)
     executed: list[object] = []
     stop = threading.Event()
@@ -61,7 +61,8 @@ def deciding(house: House) -> Iterator[list[object]]:
             for taken in consumer.take(max_messages=1, max_bytes=1, wait_s=0.02):
                 assert taken.message.attributes.type == DECISION_MADE
                 decision = decode_decision(taken.message.value)
-                house.decide(decision, taken.message.attributes.id)
+                if has_effect:
+                    house.decide(decision, taken.message.attributes.id)
                 consumer.commit([taken.position])
                 executed.append(decision)
 
@@ -118,6 +119,12 @@ def test_a_decision_without_a_worker_is_kept_for_later(house: House) -> None:
         ask("conflict", "use", UID, second)
 
 
+def test_a_decision_that_has_no_effect_is_not_claimed(house: House) -> None:
+    second = ask_json("conflict", "ls")[1]["wire_sha256"]
+    with deciding(house, has_effect=False):
+        assert "another followed it" in ask("conflict", "use", UID, second, code=1).stderr
+
+
 @pytest.mark.parametrize(("uid", "digest"), [(UID, "abc"), (UID, "0" * 64), ("1.2.3", "0" * 64)])
 def test_a_choice_that_names_nothing_is_refused(house: House, uid: str, digest: str) -> None:
     ask("conflict", "use", uid, digest, code=2)
@@ -145,6 +152,13 @@ def test_quarantine_is_decided_once(
     assert f"closed already: {state}" in ask("quarantine", verb, "q-1", code=2).stderr
     assert ask("quarantine", "ls").stdout == "nothing is in quarantine\n"
     assert ask_json("quarantine", "ls", "--all")[0]["state"] == state
+
+
+def test_a_replay_that_changes_nothing_says_so(house: House) -> None:
+    with deciding(house, has_effect=False):
+        result = ask("quarantine", "replay", "q-1", code=1)
+    assert result.stdout == "q-1: open: it still cannot be filed (parse_failed: it cannot be walked)\n"
+    assert ask_json("quarantine", "ls")[0]["state"] == "open"
 
 
 def test_an_original_comes_back_exactly(house: House, tmp_path: Path) -> None:
