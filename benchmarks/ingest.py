@@ -41,6 +41,11 @@ FOUND: dict[str, Start] = {
     "sansfilm keep": partial(receivers.sansfilm, transcode="keep"),
     "Orthanc": receivers.orthanc,
 }
+#: Which of ours a peer is held against; the ratio printed is the peer's median time over ours.
+OURS = {
+    "acknowledge": dict.fromkeys(["DCMTK storescp", "pynetdicom storescp", "Orthanc"], "sansfilm edge"),
+    "found": {"Orthanc JPEG-LS": "sansfilm htj2k", "Orthanc": "sansfilm keep"},
+}
 SUITES = {"acknowledge": ACKNOWLEDGE, "found": FOUND}
 
 
@@ -56,6 +61,11 @@ class Run:
     found_s: float | None
     #: Of the receiver, from the first byte until everything was found (or acknowledged).
     usage: Usage
+
+    @property
+    def seconds(self) -> float:
+        """What the suite compares."""
+        return self.acknowledged_s if self.found_s is None else self.found_s
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -153,25 +163,37 @@ def _line(run: Run) -> str:
 
 
 def _table(runs: Sequence[Run], files: Sequence[Path]) -> str:
-    """Medians and spread; the ratio is the peer's median over the first receiver's of the suite."""
+    """Medians and spread; behind a peer, how many times our median time it took."""
     size_bytes = sum(path.stat().st_size for path in files)
-    lines = [f"{'':<20} assoc.   median s  (min - max)      ratio  MiB/s  cpu ms each  written/received"]
+    lines = [f"{'':<20} assoc.   median s  (min - max)     peer/ours  MiB/s  cpu ms each  written/received"]
     for associations in sorted({run.associations for run in runs}):
         rows = [run for run in runs if run.associations == associations]
-        names = list(dict.fromkeys(run.receiver for run in rows))
-        for name in names:
-            mine = [run for run in rows if run.receiver == name]
-            seconds = [run.found_s if run.found_s is not None else run.acknowledged_s for run in mine]
-            first = [r.found_s if r.found_s is not None else r.acknowledged_s for r in rows if r.receiver == names[0]]
-            median_s = statistics.median(seconds)
-            cpu_ms = statistics.median(run.usage.cpu_s for run in mine) / len(files) * 1e3
-            written = statistics.median(run.usage.written_bytes for run in mine) / size_bytes
-            lines.append(
-                f"{name:<20} {associations:>5}   {median_s:8.2f}  ({min(seconds):.2f} - {max(seconds):.2f})"
-                f"   {median_s / statistics.median(first):5.2f}x {size_bytes / 2**20 / median_s:6.0f}"
-                f"  {cpu_ms:11.2f}  {written:8.2f}"
-            )
+        for name in dict.fromkeys(run.receiver for run in rows):
+            lines.append(_row(name, rows, len(files), size_bytes))
+    lines += ["", f"{'':<20} process            cpu ms each  peak memory MiB"]
+    last = max(run.associations for run in runs)
+    for name in dict.fromkeys(run.receiver for run in runs):
+        mine = [run for run in runs if run.receiver == name and run.associations == last]
+        for process in mine[-1].usage.peak_rss_bytes:
+            cpu_ms = statistics.median(run.usage.cpu_s_by_name.get(process, 0.0) for run in mine) / len(files) * 1e3
+            peak = max(run.usage.peak_rss_bytes.get(process, 0) for run in mine) / 2**20
+            lines.append(f"{name:<20} {process:<18} {cpu_ms:11.2f}  {peak:15.0f}")
     return "\n".join(lines)
+
+
+def _row(name: str, rows: Sequence[Run], instances: int, size_bytes: int) -> str:
+    mine = [run for run in rows if run.receiver == name]
+    seconds = [run.seconds for run in mine]
+    median_s = statistics.median(seconds)
+    ours = [run.seconds for run in rows if run.receiver == OURS[mine[0].suite].get(name)]
+    ratio = f"{median_s / statistics.median(ours):5.2f}x" if ours else ""
+    cpu_ms = statistics.median(run.usage.cpu_s for run in mine) / instances * 1e3
+    written = statistics.median(run.usage.written_bytes for run in mine) / size_bytes
+    spread = f"({min(seconds):.2f} - {max(seconds):.2f})"
+    return (
+        f"{name:<20} {mine[0].associations:>5}   {median_s:8.2f}  {spread:<15}  {ratio:>9} {size_bytes / 2**20 / median_s:6.0f}"
+        f"  {cpu_ms:11.2f}  {written:8.2f}"
+    )
 
 
 def _context(options: argparse.Namespace, files: Sequence[Path], work: Path) -> dict[str, object]:
