@@ -24,6 +24,12 @@ check: $(VENV)/.installed-dev viewer  ## lint, types, import directions and ever
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+crash: $(VENV)/.installed-dev  ## kill -9 the running system 100 times (CRASH_KILLS=, CRASH_SEED=) and account for everything
+	SANSFILM_CRASH_KILLS=$(or $(CRASH_KILLS),100) SANSFILM_CRASH_SEED=$(CRASH_SEED) $(BIN)/pytest tests/crash -s
+
+bench: $(VENV)/.installed-dev  ## measure beside DCMTK, pynetdicom and Orthanc (BENCH="--rounds 5 ..."); never part of check
+	$(BIN)/python -m benchmarks.ingest $(BENCH)
+
 $(VENV)/.installed: requirements.txt .ci/environment
 	@PYTHON="$(PYTHON)" bash .ci/environment $(VENV) requirements.txt
 	@touch $@

@@ -51,4 +51,5 @@ def slice_pixels(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]
     folds = 260 * np.sin(18 * x + number * 0.05) * np.cos(15 * y) + 180 * np.sin(7 * (x + y))
     tissue = np.where(radius < 0.92, 1500 + folds - 500 * radius, np.where(radius < 1.0, 2900, 0))
     noise = np.hypot(rng.normal(0, 9, tissue.shape), rng.normal(0, 9, tissue.shape))
-    return np.clip(tissue + noise, 0, 4095).astype("<u2")
+    pixels: np.ndarray[tuple[int, int], np.dtype[np.uint16]] = np.clip(tissue + noise, 0, 4095).astype("<u2")
+    return pixels

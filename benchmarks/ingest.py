@@ -190,9 +190,9 @@ def _row(name: str, rows: Sequence[Run], instances: int, size_bytes: int) -> str
     cpu_ms = statistics.median(run.usage.cpu_s for run in mine) / instances * 1e3
     written = statistics.median(run.usage.written_bytes for run in mine) / size_bytes
     spread = f"({min(seconds):.2f} - {max(seconds):.2f})"
+    speed = f"{ratio:>9} {size_bytes / 2**20 / median_s:6.0f}"
     return (
-        f"{name:<20} {mine[0].associations:>5}   {median_s:8.2f}  {spread:<15}  {ratio:>9} {size_bytes / 2**20 / median_s:6.0f}"
-        f"  {cpu_ms:11.2f}  {written:8.2f}"
+        f"{name:<20} {mine[0].associations:>5}   {median_s:8.2f}  {spread:<15}  {speed}  {cpu_ms:11.2f}  {written:8.2f}"
     )
 
 

@@ -35,7 +35,9 @@ class Usage:
 
 def usage_of(root_pid: int) -> Usage:
     """Usage of `root_pid` and all its descendants that are alive."""
-    cpu, peaks, written = {}, {}, 0
+    cpu: dict[str, float] = {}
+    peaks: dict[str, int] = {}
+    written = 0
     for pid in tree(root_pid):
         try:
             name, stat = _name(pid), Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -61,9 +63,7 @@ def tree(root_pid: int) -> Iterator[int]:
 
 
 def _name(pid: int) -> str:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    title = words[0].decode(errors="replace")
-    return title if title.startswith("sansfilm") else Path(f"/proc/{pid}/comm").read_text().strip()
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def _status_kib(pid: int, field: str) -> int:

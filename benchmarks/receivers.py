@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 READY_TIMEOUT_S = 60.0
 
@@ -148,7 +149,7 @@ def _sansfilm_found(http: int) -> int:
     return sum(int(study["00201208"]["Value"][0]) for study in studies or ())
 
 
-def _get_json(url: str) -> object:
+def _get_json(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=10) as answer:  # loopback only
         body = answer.read()
     return json.loads(body) if body else None
