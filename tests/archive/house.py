@@ -20,6 +20,8 @@ from schemas.decisions import Decision
 from schemas.record import PlacedRecord
 from tests.archive.samples import TENANT, StepClock
 
+#: More rows than any test has.
+LIMIT = 1_000_000
 DECODER = IsolatedDecoder(processes=1, timeout_s=20, memory_max_bytes=2**30)
 
 
@@ -72,9 +74,9 @@ class House:
 def snapshot(reader: CatalogReader, tenant: str = TENANT) -> dict[str, Any]:
     """Everything a reader can be told of a tenant, places and times of commit left out."""
     scope = Scope(principal="test", tenant=tenant)
-    studies = reader.search(scope, Query(level="study", matches={}, limit=1000))
-    series = reader.search(scope, Query(level="series", matches={}, limit=1000))
-    instances = reader.search(scope, Query(level="instance", matches={}, limit=1000))
+    studies = reader.search(scope, Query(level="study", matches={}, limit=LIMIT))
+    series = reader.search(scope, Query(level="series", matches={}, limit=LIMIT))
+    instances = reader.search(scope, Query(level="instance", matches={}, limit=LIMIT))
     uids = sorted({one.values["SOPInstanceUID"] for one in instances})
     entries = reader.quarantined(scope, include_closed=True)
     return {
