@@ -23,8 +23,9 @@ def search_text(*values: str) -> str:
 
 
 def search_words(text: str) -> list[str]:
-    """The words of what someone typed."""
-    return folded(text).replace("^", " ").split()
+    """The words of what someone typed, or copied from a list that shows ``DOE, JOHN``."""
+    words = (word.strip(",·") for word in folded(text).replace("^", " ").split())
+    return [word for word in words if word]
 
 
 def order_of(number: str) -> int:

@@ -70,12 +70,14 @@ async def test_searching_by_every_word_in_a_body(library: Library) -> None:
     async with library.client() as client:
         found = (await client.post("/list", data={"text": "dup n77"})).text
         whole = (await client.post("/", data={"text": "marie"})).text
+        as_shown = (await client.post("/list", data={"text": "Dupont, Marie ·"})).text
         nothing = (await client.post("/list", data={"text": "zzz"})).text
     assert "DUPONT, PAUL" in found
     assert "DUPONT, MARIE" not in found
     assert "<html" not in found
     assert "DUPONT, MARIE" in whole
     assert 'value="marie"' in whole
+    assert "DUPONT, MARIE" in as_shown and "DUPONT, PAUL" not in as_shown
     assert "Nothing matches" in nothing
 
 

@@ -14,7 +14,7 @@ __all__ = ["browser"]
 SERIES = 3
 
 
-def test_the_demo_exam_from_the_list_to_the_screen(house: House, browser: Browser) -> None:  # noqa: F811
+def test_the_demo_exam_from_the_list_to_the_screen(house: House, browser: Browser) -> None:
     with house.up():
         for seed, slices in (("20", "12"), ("7", "24")):
             said = house.run("demo", "--seed", seed, "--slices", slices, "--json")
