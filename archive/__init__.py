@@ -17,6 +17,7 @@ catalog's transaction is the only commit point: an instance is archived when, an
 | `schema` `database`                                 | tables; opening, transactions, what databases word differently |
 | `journal` `decisions`                               | entries; executing an operator's decision |
 | `original` `compare`                                | the data set exactly as received; equal element by element |
+| `filing`                                            | what is written about an instance: record, name, provenance |
 | `verify` `rebuild` `reindexing` `findings`          | reading everything again; the catalog from the archive alone |
 | `restore_script` `readme.txt`                       | what is written into the archive's root |
 

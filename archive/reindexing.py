@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
+from archive.filing import Received, Stored, instance_record
 from archive.segment_store import Buffer
 from instances.description import describe
 from instances.htj2k import CodecError
@@ -13,7 +15,7 @@ from instances.part10 import split
 from instances.transcode import restore, wire_sha256
 from runtime.errors import Rejected, Unfileable
 from schemas.message import MessageAttributes
-from schemas.reasons import KeptReason, QuarantineReason
+from schemas.reasons import KeptReason, QuarantineReason, WarningCode
 from schemas.record import InstanceRecord, QuarantineRecord, Record
 
 
@@ -46,24 +48,24 @@ def _instance(file: Buffer, attributes: MessageAttributes, provenance: Mapping[s
     if provenance.get("wire_sha256", digest) != digest:
         raise ValueError("the data set's SHA-256 differs")
     description = describe(received, syntax)
-    pixels = description.pixels
-    value = b"" if pixels is None else received[pixels.value_offset : pixels.value_offset + pixels.value_size_bytes]
+    if warnings := provenance.get("warnings"):
+        description = replace(description, warnings=tuple(map(WarningCode, warnings.split(","))))
     kept = provenance.get("kept_reason")
-    places = describe(stored, meta.transfer_syntax).pixels if recipe else pixels
-    return InstanceRecord(
-        attributes=attributes,
-        patient=description.patient,
-        study=description.study,
-        series=description.series,
-        instance=description.instance,
-        wire_sha256=digest,
-        wire_size_bytes=len(received),
-        pixel_sha256=hashlib.sha256(value).hexdigest() if pixels else "",
-        received_transfer_syntax=syntax,
-        stored_transfer_syntax=meta.transfer_syntax if recipe else syntax,
-        recipe=recipe,
-        kept_reason=KeptReason(kept) if kept else None,
-        warnings=description.warnings,
-        pixel_offset=meta.dataset_offset + places.value_offset if places else 0,
-        frames=tuple((meta.dataset_offset + at, size) for at, size in places.frames) if places else (),
+    pixels = describe(stored, meta.transfer_syntax).pixels if recipe else description.pixels
+    return instance_record(
+        Received(
+            attributes=attributes,
+            dataset=received,
+            transfer_syntax=syntax,
+            wire_sha256=digest,
+            description=description,
+        ),
+        Stored(
+            transfer_syntax=meta.transfer_syntax if recipe else syntax,
+            dataset_offset=meta.dataset_offset,
+            pixel_offset=pixels.value_offset if pixels else None,
+            frames=pixels.frames if pixels else (),
+            recipe=recipe,
+            kept_reason=KeptReason(kept) if kept else None,
+        ),
     )

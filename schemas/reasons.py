@@ -66,6 +66,8 @@ class KeptReason(StrEnum):
     """Why an instance is stored in the transfer syntax it came in."""
 
     POLICY_KEEP = "policy_keep"
+    #: A claim check that would have to be written again on a disk that is nearly full.
+    NO_ROOM = "no_room"
     HAS_WARNINGS = "has_warnings"
     NO_PIXEL_DATA = "no_pixel_data"
     NOT_EXPLICIT_LITTLE_ENDIAN = "not_explicit_little_endian"

@@ -7,12 +7,12 @@ holds: a bad message becomes a quarantine entry, and nobody else in the batch is
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from archive.catalog import KnownVersion
+from archive.filing import Received, Stored, instance_record, member_name, provenance
 from archive.segment_store import AdoptedMember, Buffer, PreparedMember
 from instances.description import Description, describe
 from instances.part10 import FileMeta, file_header, split
@@ -41,6 +41,8 @@ class Policy:
 
     transcode: Literal["keep", "htj2k"]
     transcode_max_bytes: int
+    #: Why, where `transcode` is ``keep``.
+    kept_reason: KeptReason = KeptReason.POLICY_KEEP
 
 
 Member = PreparedMember | AdoptedMember
@@ -78,9 +80,9 @@ def quarantine(
     record = QuarantineRecord(attributes=attributes, reason=reason, detail=detail, wire_sha256=digest)
     if claim is not None:
         return AdoptedMember(record=record, location=claim)
-    provenance = {**attributes.to_headers(), "quarantine_reason": str(reason), "quarantine_detail": detail}
-    provenance["crc32c"] = attributes.crc32c or crc32c_hex([file])
-    return PreparedMember(record=record, name=f"unnamed/{attributes.id}", provenance=provenance, parts=[file])
+    why = {"quarantine_reason": str(reason), "quarantine_detail": detail}
+    headers = {**attributes.to_headers(), **why, "crc32c": attributes.crc32c or crc32c_hex([file])}
+    return PreparedMember(record=record, name=f"unnamed/{attributes.id}", provenance=headers, parts=[file])
 
 
 def _judge(
@@ -91,11 +93,17 @@ def _judge(
     for version in known.get((attributes.tenant, attributes.sop_instance_uid), ()):
         if version.wire_sha256 == wire_sha256:
             return AlreadyHeld(location=version.location)
-    description = _described(dataset, meta)
-    outcome = _transcode(dataset, meta.transfer_syntax, description, policy, wire_sha256)
+    received = Received(
+        attributes=attributes,
+        dataset=dataset,
+        transfer_syntax=meta.transfer_syntax,
+        wire_sha256=wire_sha256,
+        description=_described(dataset, meta),
+    )
+    outcome = _transcode(received, policy)
     if isinstance(outcome, Transcoded):
-        return _transcoded(attributes, description, outcome, wire_sha256, dataset, meta.transfer_syntax)
-    return _kept(attributes, description, outcome, wire_sha256, file, dataset, meta.transfer_syntax, claim)
+        return _rewritten(received, outcome)
+    return _kept(received, outcome, file, claim)
 
 
 def _described(dataset: memoryview, meta: FileMeta) -> Description:
@@ -105,119 +113,49 @@ def _described(dataset: memoryview, meta: FileMeta) -> Description:
     return replace(description, warnings=(*description.warnings, WarningCode.UID_MISMATCH_META))
 
 
-def _transcode(
-    dataset: memoryview, transfer_syntax: str, description: Description, policy: Policy, wire_sha256: str
-) -> Transcoded | Kept:
+def _transcode(received: Received, policy: Policy) -> Transcoded | Kept:
     if policy.transcode == "keep":
-        return Kept(reason=KeptReason.POLICY_KEEP)
+        return Kept(reason=policy.kept_reason)
     return transcode(
-        dataset,
-        transfer_syntax,
-        description,
+        received.dataset,
+        received.transfer_syntax,
+        received.description,
         max_bytes=policy.transcode_max_bytes,
-        received_sha256=wire_sha256,
+        received_sha256=received.wire_sha256,
     )
 
 
-def _record(
-    attributes: MessageAttributes, description: Description, wire_sha256: str, dataset: memoryview, **stored: object
-) -> InstanceRecord:
-    pixels = description.pixels
-    value = dataset[pixels.value_offset : pixels.value_offset + pixels.value_size_bytes] if pixels else None
-    return InstanceRecord(
-        attributes=attributes,
-        patient=description.patient,
-        study=description.study,
-        series=description.series,
-        instance=description.instance,
-        wire_sha256=wire_sha256,
-        wire_size_bytes=len(dataset),
-        pixel_sha256=hashlib.sha256(value).hexdigest() if value is not None else "",
-        warnings=description.warnings,
-        **stored,  # type: ignore[arg-type]
-    )
-
-
-def _transcoded(
-    attributes: MessageAttributes,
-    description: Description,
-    outcome: Transcoded,
-    wire_sha256: str,
-    dataset: memoryview,
-    received_syntax: str,
-) -> PreparedMember:
+def _rewritten(received: Received, outcome: Transcoded) -> PreparedMember:
     header = file_header(
-        sop_class_uid=description.instance.sop_class_uid,
-        sop_instance_uid=description.instance.sop_instance_uid,
+        sop_class_uid=received.description.instance.sop_class_uid,
+        sop_instance_uid=received.description.instance.sop_instance_uid,
         transfer_syntax=outcome.transfer_syntax,
-        calling_ae=attributes.calling_ae,
+        calling_ae=received.attributes.calling_ae,
     )
-    record = _record(
-        attributes,
-        description,
-        wire_sha256,
-        dataset,
-        received_transfer_syntax=received_syntax,
-        stored_transfer_syntax=outcome.transfer_syntax,
+    stored = Stored(
+        transfer_syntax=outcome.transfer_syntax,
+        dataset_offset=len(header),
+        pixel_offset=outcome.pixel_offset,
+        frames=outcome.frames,
         recipe=dict(outcome.recipe),
-        pixel_offset=len(header) + outcome.pixel_offset,
-        frames=_shifted(outcome.frames, len(header)),
+        kept_reason=None,
     )
-    parts = [header, *outcome.parts]
-    return PreparedMember(record=record, name=_name(record), provenance=_provenance(record, parts), parts=parts)
+    return _member(instance_record(received, stored), [header, *outcome.parts])
 
 
-def _kept(
-    attributes: MessageAttributes,
-    description: Description,
-    outcome: Kept,
-    wire_sha256: str,
-    file: Buffer,
-    dataset: memoryview,
-    received_syntax: str,
-    claim: MemberLocation | None,
-) -> PreparedMember | AdoptedMember:
-    pixels = description.pixels
-    dataset_offset = len(file) - len(dataset)
-    record = _record(
-        attributes,
-        description,
-        wire_sha256,
-        dataset,
-        received_transfer_syntax=received_syntax,
-        stored_transfer_syntax=received_syntax,
+def _kept(received: Received, outcome: Kept, file: Buffer, claim: MemberLocation | None) -> Member:
+    pixels = received.description.pixels
+    stored = Stored(
+        transfer_syntax=received.transfer_syntax,
+        dataset_offset=len(file) - len(received.dataset),
+        pixel_offset=pixels.value_offset if pixels else None,
+        frames=pixels.frames if pixels else (),
+        recipe={},
         kept_reason=outcome.reason,
-        pixel_offset=dataset_offset + pixels.value_offset if pixels else 0,
-        frames=_shifted(pixels.frames, dataset_offset) if pixels else (),
     )
-    if claim is not None:
-        return AdoptedMember(record=record, location=claim)
-    return PreparedMember(record=record, name=_name(record), provenance=_provenance(record, [file]), parts=[file])
+    record = instance_record(received, stored)
+    return AdoptedMember(record=record, location=claim) if claim else _member(record, [file])
 
 
-def _shifted(frames: Sequence[tuple[int, int]], by: int) -> tuple[tuple[int, int], ...]:
-    return tuple((offset + by, size_bytes) for offset, size_bytes in frames)
-
-
-def _name(record: InstanceRecord) -> str:
-    instance = f"{record.instance.sop_instance_uid}.{record.wire_sha256[:16]}.dcm"
-    parents = (record.attributes.tenant, record.study.study_instance_uid, record.series.series_instance_uid)
-    return "/".join((*parents, instance))
-
-
-def _provenance(record: InstanceRecord, parts: Sequence[Buffer]) -> dict[str, str]:
-    """What DICOM cannot say, as pax records: with it alone the original can be restored and proven."""
-    provenance = record.attributes.to_headers()
-    provenance["crc32c"] = crc32c_hex(parts)
-    provenance["wire_sha256"] = record.wire_sha256
-    provenance["wire_size_bytes"] = str(record.wire_size_bytes)
-    provenance["received_transfer_syntax"] = record.received_transfer_syntax
-    if record.pixel_sha256:
-        provenance["pixel_sha256"] = record.pixel_sha256
-    if record.recipe:
-        provenance["recipe"] = json.dumps(record.recipe, separators=(",", ":"))
-    if record.kept_reason:
-        provenance["kept_reason"] = str(record.kept_reason)
-    if record.warnings:
-        provenance["warnings"] = ",".join(record.warnings)
-    return provenance
+def _member(record: InstanceRecord, parts: Sequence[Buffer]) -> PreparedMember:
+    return PreparedMember(record=record, name=member_name(record), provenance=provenance(record, parts), parts=parts)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archive.catalog import KnownVersion
 from archive.compare import comparer, versions_equal
@@ -22,7 +23,7 @@ from runtime.clock import Clock, SystemClock
 from runtime.logs import get_logger
 from runtime.settings import GIB, WorkerSettings
 from schemas.message import Lane
-from schemas.reasons import QuarantineReason
+from schemas.reasons import KeptReason, QuarantineReason
 from schemas.record import InstanceRecord, PlacedRecord, QuarantineRecord
 from segments.disk import Disk, SystemDisk
 from workers.attempts import AttemptBook
@@ -67,12 +68,14 @@ class _Rooms:
     catalog: SqlCatalog
     decider: Decider
     policy: Policy
+    can_rewrite: Callable[[int], bool]
     equal: Callable[[PlacedRecord, KnownVersion], bool]
     on_conflict: Callable[[PlacedRecord, KnownVersion], None]
 
 
 def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
     disk, clock = SystemDisk(), SystemClock()
+    disk.make_folder(settings.run_dir)
     store = stack.enter_context(closing(LocalSegmentStore(settings.archive_dir, disk=disk, clock=clock)))
     store.sweep()
     catalog = stack.enter_context(closing(open_catalog(settings.catalog_path, clock=clock)))
@@ -90,9 +93,20 @@ def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
         catalog=catalog,
         decider=decider,
         policy=policy,
+        can_rewrite=lambda size_bytes: _has_room_beside(settings, size_bytes),
         equal=equal,
         on_conflict=on_conflict,
     )
+
+
+def _has_room_beside(settings: WorkerSettings, size_bytes: int) -> bool:
+    """Whether a claim check may be written a second time, transcoded, before the first one goes.
+
+    Without room it is filed where it lies: what the edge keeps back is for the log, and batches are always committed.
+    Two batches are under way at most.
+    """
+    beside_bytes = 2 * max(settings.batch_max_bytes, size_bytes)
+    return shutil.disk_usage(settings.archive_dir).free >= settings.disk_reserve_bytes / 2 + beside_bytes
 
 
 def _lane(
@@ -154,6 +168,8 @@ def _known(catalog: SqlCatalog, taken: Sequence[Taken]) -> KnownVersions:
 
 def _judge(rooms: _Rooms, taken: Taken, known: KnownVersions) -> Judged:
     message, policy = taken.message, rooms.policy
+    if message.attributes.data_ref and not rooms.can_rewrite(message.attributes.size_bytes):
+        policy = replace(policy, transcode="keep", kept_reason=KeptReason.NO_ROOM)
     with opened(message, rooms.store, memory_max_bytes=policy.transcode_max_bytes) as file:
         judged = judge(message.attributes, file, known, policy, claim_of(message.attributes))
     _count(judged)
