@@ -66,7 +66,7 @@ def _retrieve(reading: Reading) -> Endpoint:
             if None in syntaxes or (alone and len(readables) > 1):
                 continue
             chosen = [(readable, str(syntax)) for readable, syntax in zip(readables, syntaxes, strict=True)]
-            return await _single(reading, *chosen[0]) if alone else await _several(reading, chosen, media_range)
+            return await (_single if alone else _several)(reading, chosen, media_range)
         raise NotAcceptable(
             "Not every instance can be given so: ask for Explicit VR Little Endian, for transfer-syntax=* "
             "or for the stored transfer syntax, and for multipart/related unless it is one instance."
@@ -75,8 +75,8 @@ def _retrieve(reading: Reading) -> Endpoint:
     return answering_problems(retrieve)
 
 
-async def _single(reading: Reading, readable: Readable, syntax: str) -> Response:
-    pieces, length = await _file(reading, readable, syntax)
+async def _single(reading: Reading, chosen: Sequence[tuple[Readable, str]], asked: MediaRange) -> Response:
+    syntax, pieces, length = await _given(reading, *chosen[0], asked)
     headers = {"Content-Length": str(length)}
     return StreamingResponse(pieces, media_type=f"{DICOM}; transfer-syntax={syntax}", headers=headers)
 
@@ -84,12 +84,25 @@ async def _single(reading: Reading, readable: Readable, syntax: str) -> Response
 async def _several(reading: Reading, chosen: Sequence[tuple[Readable, str]], asked: MediaRange) -> Response:
     if len(chosen) == 1:
         # One instance fails as a whole, so its decoding may still decide the status.
-        pieces, _ = await _file(reading, *chosen[0])
-        parts = _one(Part(content_type=f"{DICOM}; transfer-syntax={chosen[0][1]}", pieces=pieces))
+        syntax, pieces, _ = await _given(reading, *chosen[0], asked)
+        parts = _one(Part(content_type=f"{DICOM}; transfer-syntax={syntax}", pieces=pieces))
     else:
         parts = _parts(reading, chosen)
     multipart = Multipart(part_type=DICOM, parts=parts, boundary=new_boundary())
     return StreamingResponse(multipart.body(), media_type=multipart.content_type)
+
+
+async def _given(
+    reading: Reading, readable: Readable, syntax: str, asked: MediaRange
+) -> tuple[str, AsyncIterator[bytes], int]:
+    """One instance: its transfer syntax, its file, its size. Who takes any syntax gets what cannot be re-encoded as it
+    is stored."""
+    try:
+        return syntax, *await _file(reading, readable, syntax)
+    except NotAcceptable:
+        if asked.transfer_syntax != "*":
+            raise
+        return readable.record.stored_transfer_syntax, reading.stream(readable), readable.location.size_bytes
 
 
 async def _one(part: Part) -> AsyncIterator[Part]:

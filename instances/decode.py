@@ -28,7 +28,7 @@ from instances.reencode import edited, explicit_element, reencode
 from instances.syntax import EXPLICIT_LE, HTJ2K_LOSSLESS_RPCL, NATIVE, encoding_of
 from instances.transcode import restore
 from runtime.errors import Rejected, Unfileable
-from schemas.reasons import QuarantineReason
+from schemas.reasons import QuarantineReason, WarningCode
 from schemas.record import InstanceAttributes
 
 __all__ = ["DECODABLE", "DecodeFailed", "IsolatedDecoder"]
@@ -80,6 +80,8 @@ class IsolatedDecoder:
             return bytes(reencode(dataset, meta.transfer_syntax))
         description = describe(dataset, meta.transfer_syntax)
         if description.pixels is None:
+            if WarningCode.TRUNCATED in description.warnings:  # perhaps within compressed pixels
+                raise DecodeFailed("the data set breaks off")
             return bytes(reencode(dataset, meta.transfer_syntax))
         return self._decompressed(dataset, meta.transfer_syntax, description)
 

@@ -171,6 +171,18 @@ async def test_an_undecodable_instance_is_refused_alone_and_given_as_stored_amon
     assert stored.transfer_syntax == syntax.JPEG_BASELINE
 
 
+async def test_what_cannot_be_reencoded_is_given_as_stored_to_who_takes_anything(library: Library) -> None:
+    """It breaks off, so implicit VR cannot be made explicit to its end."""
+    file = part10(mr_dataset(1), syntax.IMPLICIT_LE)[:-100]
+    library.add(file)
+    alone = await get(library, ONE, {"Accept": "application/dicom; transfer-syntax=*"})
+    assert (alone.status_code, alone.headers["content-type"][-17:]) == (200, syntax.IMPLICIT_LE)
+    assert bytes(split(alone.content)[1]) == bytes(split(file)[1])
+    [part] = parts_of(await get(library, ONE, multipart("*")))
+    assert (part.transfer_syntax, part.body) == (syntax.IMPLICIT_LE, alone.content)
+    assert (await get(library, ONE, {"Accept": "application/dicom"})).status_code == 406
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -106,6 +106,12 @@ def test_twelve_bit_jpeg_is_decoded(decoder: IsolatedDecoder) -> None:
     assert native.pixel_array.max() == 264
 
 
+def test_what_breaks_off_within_compressed_pixels_is_not_called_native(decoder: IsolatedDecoder) -> None:
+    file = corpus.path_of("emri_small_jpeg_2k_lossless_too_short.dcm").read_bytes()
+    with pytest.raises(DecodeFailed, match="breaks off"):
+        decoder.to_explicit_le(file)
+
+
 def test_colours_and_offset_tables_match_the_native_form(decoder: IsolatedDecoder) -> None:
     native = parsed(decoder.to_explicit_le(corpus.path_of("SC_rgb_dcmtk_+eb+cy+np.dcm").read_bytes()))
     assert (native.PhotometricInterpretation, native.PlanarConfiguration) == ("RGB", 0)
