@@ -14,8 +14,11 @@ from runtime.errors import Rejected, Retryable
 from runtime.settings import EdgeSettings
 from schemas.reasons import RejectReason
 
-#: How old a sample of the disk may be. At 1 GB/s a quarter of the default reserve passes meanwhile.
+#: How old a sample of the disk may be while there is room in plenty.
 SAMPLE_AGE_MAX_S: Final = 0.5
+#: With less than this above the limit every instance asks the disk: what comes in half a second at 1 GB/s takes as much
+#: in the log, and once more when a worker files it.
+PLENTY_BYTES: Final = 1 << 30
 #: What an uncommitted byte of the log still needs on the disk once a worker files it.
 LOG_FACTOR: Final = 1.1
 #: Places beyond the limits for associations that propose Verification alone, so that C-ECHO answers on a full edge.
@@ -39,7 +42,8 @@ class DiskRule:
         self._free_bytes = free_bytes or (lambda: free_bytes_of(settings.data_dir))
         self._sampling = threading.Lock()
         self._sampled_at = float("-inf")
-        self._has_room = True
+        #: Free space beyond what is kept back; negative when there is no room.
+        self._spare_bytes = 0.0
 
     def check(self) -> None:
         """Ask for room for one more instance.
@@ -47,22 +51,27 @@ class DiskRule:
         Raises:
             Rejected: DISK_LOW; nothing was taken, the sender may try again later.
         """
-        stale = self._clock.monotonic_s() - self._sampled_at >= SAMPLE_AGE_MAX_S
-        # One thread samples; the others go by what was known a moment ago.
-        if stale and self._sampling.acquire(blocking=False):
+        if self._spare_bytes < PLENTY_BYTES:
+            with self._sampling:
+                self._sample()
+        elif self._is_stale() and self._sampling.acquire(blocking=False):
+            # One thread samples; the others go by what was known a moment ago.
             try:
                 self._sample()
             finally:
                 self._sampling.release()
-        if not self._has_room:
+        if self._spare_bytes < 0:
             raise Rejected(RejectReason.DISK_LOW, "the disk is nearly full")
+
+    def _is_stale(self) -> bool:
+        return self._clock.monotonic_s() - self._sampled_at >= SAMPLE_AGE_MAX_S
 
     def _sample(self) -> None:
         try:
             needed = self._reserve_bytes + LOG_FACTOR * self._uncommitted_bytes()
-            self._has_room = self._free_bytes() >= needed
+            self._spare_bytes = self._free_bytes() - needed
         except (OSError, Retryable):  # a disk that cannot even be asked has no room
-            self._has_room = False
+            self._spare_bytes = -1.0
         self._sampled_at = self._clock.monotonic_s()
 
 

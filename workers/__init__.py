@@ -18,6 +18,8 @@ Invariants
     * A bad message fails alone. Whatever the parser or the codec raises becomes a quarantine entry with a reason.
     * A passing fault (database busy, disk full, store away) repeats the step that failed, with growing pauses; a
       segment that was put is not put again. The log is the buffer.
+    * On a disk that is nearly full a claim check is filed where it lies (`no_room`) instead of being written a second
+      time: what the edge keeps back is for the log's instances, so everything acknowledged can still be committed.
 
 Limits
     Memory of a lane: two batches of `batch_max_bytes` (one in commit, one in preparation), their encoded forms, and one

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ingest.admission import SAMPLE_AGE_MAX_S, VERIFICATION_RESERVE, DiskRule, Seats
+from ingest.admission import PLENTY_BYTES, SAMPLE_AGE_MAX_S, VERIFICATION_RESERVE, DiskRule, Seats
 from runtime.errors import Rejected
 from runtime.settings import EdgeSettings
 from schemas.reasons import RejectReason
@@ -66,7 +66,7 @@ def test_reserve_and_uncommitted_log(free_bytes: int, has_room: bool) -> None:
 
 
 def test_sampled_at_intervals_and_never_stuck() -> None:
-    disk, clock = Disk(5000, 0), HandClock()
+    disk, clock = Disk(2 * PLENTY_BYTES, 0), HandClock()
     rule = disk_rule(disk, clock)
     for _ in range(100):
         rule.check()
@@ -76,10 +76,19 @@ def test_sampled_at_intervals_and_never_stuck() -> None:
     clock.at_s = SAMPLE_AGE_MAX_S
     with pytest.raises(Rejected):
         rule.check()
-    disk.free_bytes = 5000
-    clock.at_s = 2 * SAMPLE_AGE_MAX_S
+    disk.free_bytes = 2 * PLENTY_BYTES
     rule.check()
     assert disk.samples == 3
+
+
+def test_near_the_limit_every_instance_asks() -> None:
+    """A burst must not eat, between two samples, what its own filing will need."""
+    disk = Disk(5000, 0)
+    rule = disk_rule(disk, HandClock())
+    rule.check()
+    disk.free_bytes, disk.uncommitted_bytes = 3000, 2000
+    with pytest.raises(Rejected):
+        rule.check()
 
 
 def test_seats() -> None:
