@@ -31,6 +31,8 @@ _SECURITY_HEADERS: Final = (
     (b"x-frame-options", b"DENY"),
 )
 _CLOSED: Final = b"default-src 'none'; frame-ancestors 'none'"
+#: RFC 9110 9.1 and RFC 5789; any other word is a stranger's own, and not repeated.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _UID_NAMES: Final = {"study": "study_instance_uid", "series": "series_instance_uid", "instance": "sop_instance_uid"}
 _log = structlog.get_logger()
 
@@ -104,7 +106,7 @@ class AccessMiddleware:
         tenant = parameters.get("tenant", self._tenant)
         uids = {name: str(parameters[key]) for key, name in _UID_NAMES.items() if key in parameters}
         return {
-            "method": scope["method"],
+            "method": scope["method"] if scope["method"] in _METHODS else "other",
             "route": route,
             "principal": UNNAMED,
             "tenant": tenant if is_tenant(tenant) else "",

@@ -44,6 +44,13 @@ async def test_refused_and_failed_reads_leave_one_too(library: Library) -> None:
     assert "study_instance_uid" not in events[2]
 
 
+async def test_a_method_that_http_does_not_know_is_not_repeated(library: Library) -> None:
+    with capture_logs() as events:
+        async with library.client() as client:
+            assert (await client.request("DUPONT", ONE)).status_code == 405
+    assert [event["method"] for event in events] == ["other"]
+
+
 async def test_no_patient_attribute_leaves_but_in_bodies(library: Library) -> None:
     library.add(mr_dataset(1))
     queries = [f"/dicom-web/studies?{key}={value}" for key, value in PLANTED.items()]
