@@ -9,5 +9,7 @@ host, commit, versions and parameters go with them as JSON. The smoke sizes run 
 | `processes` | a receiver as a process tree: its CPU, peak memory and bytes written |
 | `receivers` | sansfilm and its peers, each started on loopback with its settings printed |
 | `ingest`    | the runs: durable acknowledgement, and sent → found by QIDO |
+| `stages`    | what each stage costs an instance, alone |
+| `flames`    | flame graphs of edge and worker under load |
 | `ceilings`  | what the machine itself can do: disk with sync, loopback, memory |
 """

@@ -114,11 +114,11 @@ def _run(suite: str, name: str, start: Start, folder: Path, associations: int, f
     with start(folder) as receiver:
         before = usage_of(receiver.pid)
         begin_s = time.perf_counter()
-        _send(receiver.port, files, associations)
+        send(receiver.port, files, associations)
         acknowledged_s = time.perf_counter() - begin_s
         found_s = None
         if suite == "found" and receiver.found is not None:
-            _wait_found(receiver.found, len(files))
+            wait_found(receiver.found, len(files))
             found_s = time.perf_counter() - begin_s
         usage = usage_of(receiver.pid).since(before)
     subprocess.run(["rm", "-rf", str(folder)], check=True)
@@ -133,7 +133,7 @@ def _run(suite: str, name: str, start: Start, folder: Path, associations: int, f
     )
 
 
-def _send(port: int, files: Sequence[Path], associations: int) -> None:
+def send(port: int, files: Sequence[Path], associations: int) -> None:
     """Send with DCMTK's storescu; every instance must be answered with Success."""
     command = ["storescu", "-q", "-pdu", "131072", "-aec", "BENCH", "127.0.0.1", str(port)]
     environment = {**os.environ, "TCP_NODELAY": "1"}
@@ -146,7 +146,8 @@ def _send(port: int, files: Sequence[Path], associations: int) -> None:
         raise RuntimeError(f"storescu failed: {failed}")
 
 
-def _wait_found(found: Callable[[], int], expected: int) -> None:
+def wait_found(found: Callable[[], int], expected: int) -> None:
+    """Ask as a reader asks until everything is found."""
     deadline_s = time.monotonic() + FOUND_TIMEOUT_S
     while found() < expected:
         if time.monotonic() > deadline_s:

@@ -62,6 +62,18 @@ def tree(root_pid: int) -> Iterator[int]:
             yield from tree(int(child))
 
 
+def named(root_pid: int, name: str) -> int:
+    """The process called `name` in the tree of `root_pid`.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for pid in tree(root_pid):
+        if _name(pid) == name:
+            return pid
+    raise LookupError(name)
+
+
 def _name(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 

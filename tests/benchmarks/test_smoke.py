@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import ingest
+import pytest
+
+from benchmarks import ingest, stages
 
 
 def test_ten_slices_are_acknowledged_and_found(tmp_path: Path) -> None:
@@ -18,3 +20,10 @@ def test_ten_slices_are_acknowledged_and_found(tmp_path: Path) -> None:
     assert runs[2]["found_s"] >= runs[2]["acknowledged_s"] > 0
     assert runs[2]["usage"]["written_bytes"] > 0
     assert {"sf-edge-0", "sf-worker-0", "sf-web-0"} <= set(runs[2]["usage"]["cpu_s_by_name"])
+
+
+def test_every_stage_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    stages.main(["--instances", "3", "--rounds", "1"])
+    costs = json.loads(capsys.readouterr().out)
+    assert {"head", "htj2k + proof", "commit (keep)", "commit (htj2k)"} <= set(costs)
+    assert costs["htj2k + proof"] > 0
