@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,14 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             assert receiver.found is not None
             wait_found(receiver.found, len(files))
             for recorder in recorders:
-                recorder.send_signal(2)  # py-spy writes its picture when it is interrupted
+                recorder.send_signal(signal.SIGINT)  # py-spy writes its picture when it is interrupted
                 recorder.wait(timeout=60)
+    for role in _ROLES:
+        _title(options.folder / f"flames-{role}.svg", f"sansfilm {role}: 8 associations, {options.transcode}")
 
 
 def _record(pid: int, picture: Path) -> subprocess.Popen[bytes]:
     py_spy = str(Path(sys.executable).with_name("py-spy"))
-    command = [py_spy, "record", "--pid", str(pid), "--rate", "200", "--native", "--duration", "120", "--output"]
+    command = [py_spy, "record", "--pid", str(pid), "--rate", "200", "--duration", "120", "--output"]
     return subprocess.Popen([*command, str(picture)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _title(picture: Path, title: str) -> None:
+    """py-spy heads its picture with its own command line."""
+    heading = re.compile(r'(<text id="title"[^>]*>)[^<]*')
+    picture.write_text(heading.sub(rf"\g<1>{title}", picture.read_text()))
 
 
 if __name__ == "__main__":
