@@ -197,10 +197,9 @@ def _decide(house: House) -> list[str]:
     done = [
         house.run("quarantine", "replay", entries[0]["id"]),
         house.run("conflict", "use", UID_1, digests[1]),
-        house.run("trace", NAME),
         house.run("archive", "verify"),
     ]
-    return [one.stderr for one in done[:2]] + [done[3].stdout + done[3].stderr]
+    return [one.stderr for one in done[:2]] + [done[2].stdout + done[2].stderr]
 
 
 def _stop(process: subprocess.Popen[str]) -> str:
