@@ -1,8 +1,8 @@
 """The manifest: what is expected of each file, by each route. Written anew by ``python -m tests.corpus.manifest``.
 
 Each outcome is that of the first sending and, behind it, of the second by another route (`routes.ROUTES`). ``back``
-says where what is retrieved is not equal to what was sent. What is not plain has a ``why``, which a person writes and which
-writing anew keeps; review the difference before you commit it.
+says where what is retrieved is not equal to what was sent. What is not plain has a ``why``, which a person writes and
+which writing anew keeps; review the difference before you commit it.
 """
 
 from __future__ import annotations

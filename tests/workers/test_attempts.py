@@ -1,0 +1,113 @@
+"""The book of attempts, alone and under a worker that is really killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.reasons import QuarantineReason
+from segments.disk import SystemDisk
+from tests.datasets import mr_dataset, part10
+from tests.workers.pool import Pool, message
+from workers.attempts import AttemptBook
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "attempts.json"
+
+
+def start(path: Path) -> AttemptBook:
+    """What a start of the process does."""
+    return AttemptBook(path, SystemDisk())
+
+
+def test_two_unclean_resumptions_at_one_message_isolate(path: Path) -> None:
+    assert [start(path).begin("a") for _ in range(4)] == [False, False, True, True]
+
+
+def test_only_the_first_batch_of_a_start_counts(path: Path) -> None:
+    book = start(path)
+    assert [book.begin("a") for _ in range(4)] == [False] * 4
+
+
+def test_a_resumption_elsewhere_counts_anew(path: Path) -> None:
+    assert [start(path).begin(first) for first in ("a", "a", "b", "b", "b")] == [False, False, False, False, True]
+
+
+def test_a_batch_that_is_committed_and_a_clean_stop_forget(path: Path) -> None:
+    for _ in range(5):
+        book = start(path)
+        assert not book.begin("a")
+        book.done()
+
+
+def test_three_deaths_alone_make_a_killer(path: Path) -> None:
+    for _ in range(3):
+        book = start(path)
+        assert not book.is_killer("a")
+        book.attempt("a")
+    book = start(path)
+    assert book.is_killer("a")
+    assert not book.is_killer("b")
+
+
+def test_deaths_of_one_that_passed_are_forgotten(path: Path) -> None:
+    for one in ("a", "a", "b", "a"):
+        start(path).attempt(one)
+    assert not start(path).is_killer("a")
+
+
+def test_one_that_died_alone_stays_alone_after_those_before_it_are_committed(path: Path) -> None:
+    for _ in range(3):
+        book = start(path)
+        book.begin("a")
+    book.attempt("a")
+    book.attempt("b")
+    assert start(path).begin("b")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"other": 1}'])
+def test_an_unreadable_book_is_begun_anew(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert not start(path).begin("a")
+
+
+def test_a_message_that_kills_its_worker_is_isolated_and_quarantined(pool: Pool) -> None:
+    """Two deaths in a batch, three alone; then the worker lives, and everything else is committed once."""
+    slices = [mr_dataset(number) for number in range(1, 7)]
+    killer = str(slices[3].SOPInstanceUID)
+    pool.publish(*map(message, slices))
+    judged, codes = [], []
+    while not codes or (codes[-1] == -signal.SIGKILL and len(codes) < 10):
+        command = [sys.executable, "-m", "tests.workers.actor", str(pool.settings.data_dir), killer]
+        done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, text=True, timeout=60)
+        judged.append([line for line in done.stdout.splitlines() if line.startswith("1.2.")])
+        codes.append(done.returncode)
+
+    assert codes == [-signal.SIGKILL] * 5 + [0]
+    # Alone: those before the killer were committed in the third run, so the fourth begins with it.
+    assert [uids[-1] for uids in judged[:5]] == [killer] * 5
+    assert judged[3] == judged[4] == [killer]
+    assert judged[5] == [str(one.SOPInstanceUID) for one in slices[4:]]
+    assert pool.counts() == (5, 5, 1)
+    (entry,) = pool.quarantined()
+    assert entry["reason"] == QuarantineReason.KILLS_WORKER
+    assert pool.path(entry["location"].segment).read_bytes().count(part10(slices[3])) == 1
+
+
+def test_a_clean_stop_clears_the_count(pool: Pool) -> None:
+    book = pool.settings.run_dir / "attempts-routine.json"
+    pool.work(message(mr_dataset(1)))
+    start(book).begin("a")
+    start(book).begin("a")
+    with pool.working():
+        pass
+    assert start(book).begin("a") is False

@@ -1,0 +1,93 @@
+"""Operators' decisions, through the log and the worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
+from schemas.reasons import QuarantineReason
+from tests.datasets import mr_dataset
+from tests.workers.pool import SCOPE, TENANT, Pool, decision, message
+from workers import worker
+from workers.preparation import Judged, judge, quarantine
+
+FIRST, SECOND = mr_dataset(1), mr_dataset(1, seed=1)
+
+
+def use(pool: Pool, wire_sha256: str) -> str:
+    """Decide, and say which version is current then."""
+    uid = str(FIRST.SOPInstanceUID)
+    pool.work(decision(UseVersion(tenant=TENANT, sop_instance_uid=uid, wire_sha256=wire_sha256)))
+    return current(pool, FIRST)
+
+
+def current(pool: Pool, content: Dataset) -> str:
+    (digest,) = [version.wire_sha256 for version, _ in pool.versions(content) if version.current]
+    return digest
+
+
+def test_a_version_is_used_and_the_first_again(pool: Pool) -> None:
+    pool.work(message(FIRST), message(SECOND))
+    first, second = (version.wire_sha256 for version, _ in pool.versions(FIRST))
+    assert current(pool, FIRST) == first
+    assert use(pool, second) == second
+    assert use(pool, first) == first
+    assert use(pool, "0" * 64) == first  # there is no such version
+
+
+def test_a_decision_in_the_batch_of_its_instances_comes_after_them(pool: Pool) -> None:
+    pool.work(message(FIRST))
+    first = current(pool, FIRST)
+    pool.work(message(SECOND))
+    (second,) = {version.wire_sha256 for version, _ in pool.versions(FIRST)} - {first}
+    third = mr_dataset(1, seed=2)
+    uid = str(FIRST.SOPInstanceUID)
+    pool.work(decision(UseVersion(tenant=TENANT, sop_instance_uid=uid, wire_sha256=second)), message(third))
+    assert current(pool, FIRST) == second
+    assert pool.counts() == (1, 3, 0)
+
+
+def test_what_is_fileable_now_is_filed_by_a_replay(pool: Pool, monkeypatch: Any) -> None:
+    """Quarantined by a program that could not file it; the program as it is now can."""
+
+    def older(attributes: Any, file: Any, *_: Any) -> Judged:
+        return quarantine(attributes, file, QuarantineReason.DECODE_LIMIT, "an older program")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "judge", older)
+        pool.work(message(FIRST))
+    assert pool.counts() == (0, 0, 1)
+    (entry,) = pool.quarantined()
+    replay = decision(ReplayQuarantined(tenant=TENANT, quarantine_id=entry["id"]))
+    pool.work(replay)
+    assert pool.counts() == (1, 1, 0)
+    pool.work(replay)  # delivered again
+    assert pool.counts() == (1, 1, 0)
+    assert judge is not older
+
+
+def test_what_still_cannot_be_filed_stays_open(pool: Pool) -> None:
+    pool.work(message(b"no DICOM file at all"))
+    (entry,) = pool.quarantined()
+    pool.work(decision(ReplayQuarantined(tenant=TENANT, quarantine_id=entry["id"])))
+    assert pool.quarantined() == [entry]
+
+
+def test_a_discarded_entry_is_closed_and_its_bytes_stay(pool: Pool) -> None:
+    pool.work(message(b"no DICOM file at all"))
+    (entry,) = pool.quarantined()
+    pool.work(decision(DiscardQuarantined(tenant=TENANT, quarantine_id=entry["id"])))
+    assert pool.counts() == (0, 0, 0)
+    (closed,) = pool.reader.quarantined(SCOPE, include_closed=True)
+    assert closed["state"] == "discarded"
+    assert b"no DICOM file at all" in pool.path(entry["location"].segment).read_bytes()
+
+
+def test_rubbish_is_no_decision_and_holds_nobody_up(pool: Pool) -> None:
+    nobody = DiscardQuarantined(tenant="elsewhere", quarantine_id="nobody")
+    replayed = ReplayQuarantined(tenant=TENANT, quarantine_id="nobody")
+    rubbish = [b"", b"\xff\xfe", b"[]", b'{"decision": "delete_everything"}', b'{"decision": "use_version"}']
+    pool.work(message(FIRST), *map(decision, rubbish), decision(nobody), decision(replayed), message(mr_dataset(2)))
+    assert pool.counts() == (2, 2, 0)

@@ -1,0 +1,146 @@
+"""The role on its real rooms: what becomes of bad messages, duplicates, claim checks, faults and stops."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from archive.local_store import LocalSegmentStore
+from archive.original import original
+from archive.sql_catalog import SqlCatalog
+from runtime.errors import Retryable
+from runtime.metrics import BATCH_RETRIES
+from schemas.message import Message
+from schemas.reasons import QuarantineReason
+from tests.datasets import dataset_bytes, mr_dataset
+from tests.waiting import until
+from tests.workers.pool import Pool, message
+from workers.claims import opened
+
+MakePool = Callable[..., Pool]
+
+
+def test_it_starts_on_an_empty_folder(pool: Pool) -> None:
+    """Nobody made its folders before."""
+    pool.work(message(mr_dataset(1)))
+    assert pool.counts() == (1, 1, 0)
+
+
+def test_a_bad_message_fails_alone(pool: Pool) -> None:
+    bad = message(b"no DICOM file at all", sop_instance_uid="1.2.3")
+    pool.work(message(mr_dataset(1)), bad, message(mr_dataset(2)))
+    assert pool.counts() == (2, 2, 1)
+    (entry,) = pool.quarantined()
+    assert (entry["id"], entry["reason"]) == (bad.attributes.id, QuarantineReason.PARSE_FAILED)
+    with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
+        assert store.read(entry["location"]) == bad.value
+
+
+def test_duplicates_in_a_batch_are_put_once(pool: Pool) -> None:
+    one = mr_dataset(1)
+    pool.work(*(message(one) for _ in range(4)), message(mr_dataset(2)))
+    assert pool.counts() == (2, 2, 0)
+    (segment,) = pool.segments()
+    with tarfile.open(pool.path(segment)) as members:
+        assert len([name for name in members.getnames() if name.endswith(".dcm")]) == 2
+
+
+def test_what_was_put_is_not_put_again_when_the_commit_fails(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    commit = SqlCatalog.commit_batch
+
+    def busy_twice(self: SqlCatalog, *args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= 2:
+            raise Retryable("the database is busy")
+        return commit(self, *args, **options)
+
+    monkeypatch.setattr(SqlCatalog, "commit_batch", busy_twice)
+    pool.work(message(mr_dataset(1)), message(mr_dataset(2)))
+    assert len(calls) == 3
+    assert pool.counts() == (2, 2, 0)
+    assert len(pool.segments()) == 1
+
+
+def test_a_stop_while_a_fault_lasts_leaves_the_batch_in_the_log(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> Any:
+        raise Retryable("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalSegmentStore, "put", away)
+        before = BATCH_RETRIES._value.get()
+        pool.publish(message(mr_dataset(1)), message(mr_dataset(2)))
+        with pool.working():
+            until(lambda: BATCH_RETRIES._value.get() > before + 1)
+    assert (pool.left(), pool.counts()) == (2, (0, 0, 0))
+    pool.work()
+    assert (pool.left(), pool.counts()) == (0, (2, 2, 0))
+
+
+# ---- claim checks ----
+
+
+def test_a_claim_that_is_kept_is_adopted_where_it_lies(make_pool: MakePool) -> None:
+    pool = make_pool(transcode="keep")
+    claim = pool.claim(mr_dataset(1))
+    pool.work(claim)
+    _assert_held_in(pool, claim)
+
+
+def test_a_claim_that_is_rewritten_is_removed(pool: Pool) -> None:
+    claim = pool.claim(mr_dataset(1))
+    pool.work(claim)
+    until(lambda: claim.attributes.data_ref not in pool.segments())
+    ((version, record),) = pool.versions(mr_dataset(1))
+    assert version.location.segment in pool.segments()
+    with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
+        assert original(store, record, version.location) == dataset_bytes(mr_dataset(1))
+
+
+def test_a_claim_that_is_delivered_again_is_never_removed(make_pool: MakePool) -> None:
+    """As after a crash between the commit and the positions: what is held already lies in this very claim."""
+    pool = make_pool(transcode="keep")
+    claim = pool.claim(mr_dataset(1))
+    pool.work(claim)
+    pool.work(claim, claim)
+    _assert_held_in(pool, claim)
+
+
+def test_another_claim_of_the_same_content_is_removed(make_pool: MakePool) -> None:
+    pool = make_pool(transcode="keep")
+    first, second, third = (pool.claim(mr_dataset(1)) for _ in range(3))
+    pool.work(first)
+    pool.work(second, third)
+    assert {second.attributes.data_ref, third.attributes.data_ref} & pool.segments() == set()
+    _assert_held_in(pool, first)
+
+
+def test_two_claims_of_the_same_content_in_one_batch(make_pool: MakePool) -> None:
+    pool = make_pool(transcode="keep")
+    first, second = pool.claim(mr_dataset(1)), pool.claim(mr_dataset(1))
+    pool.work(first, second)
+    assert second.attributes.data_ref not in pool.segments()
+    _assert_held_in(pool, first)
+
+
+def test_a_large_claim_is_read_without_holding_it_in_memory(pool: Pool) -> None:
+    claim = pool.claim(mr_dataset(1))
+    with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
+        digests = set()
+        for memory_max_bytes in (1, 1 << 30):
+            with opened(claim, store, memory_max_bytes=memory_max_bytes) as file:
+                digests.add(hashlib.sha256(file).hexdigest())
+                del file
+    assert digests == {claim.attributes.sha256}
+
+
+def _assert_held_in(pool: Pool, claim: Message) -> None:
+    ((version, record),) = pool.versions(mr_dataset(1))
+    assert version.location.segment == claim.attributes.data_ref
+    with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
+        assert original(store, record, version.location) == dataset_bytes(mr_dataset(1))
