@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,7 +23,16 @@ def out() -> Console:
 
 
 class LastingConsole(Console):
-    """A console whose reader may go away: what is printed afterwards is lost, and nothing else happens."""
+    """A console whose reader may go away or not read: what cannot be written at once is lost, and nothing else happens.
+
+    What is printed at one time must fit the 4 KiB that a writable pipe or terminal takes without blocking.
+    """
+
+    def say(self, what: RenderableType, *, soft_wrap: bool = False) -> None:
+        """Print `what` if standard output takes it now."""
+        _, writable, _ = select.select([], [sys.stdout], [], 0)
+        if writable:
+            self.print(what, soft_wrap=soft_wrap)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

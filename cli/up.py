@@ -120,8 +120,8 @@ def _notice(name: str, text: str) -> None:
 
 
 def _say(what: Panel | str) -> None:
-    """Print. A terminal that went away must not stop the system."""
+    """Print. A terminal that went away, or that nobody reads, must not stop the system."""
     try:
-        _TERMINAL.print(what, soft_wrap=isinstance(what, str))
+        _TERMINAL.say(what, soft_wrap=isinstance(what, str))
     except OSError:
         get_logger().debug("terminal_gone")

@@ -161,6 +161,21 @@ def test_a_terminal_that_goes_away_stops_nothing(house: House) -> None:
         assert process.wait(30) == 0
 
 
+def test_a_terminal_that_nobody_reads_stops_nothing(house: House) -> None:
+    """A pager that waits, or Ctrl-S: notices are lost, roles are watched all the same."""
+    with house.up() as process:
+        terminal = os.open(f"/proc/{process.pid}/fd/1", os.O_WRONLY | os.O_NONBLOCK)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(terminal, bytes(4096))
+        os.close(terminal)
+        for victim in ROLES:
+            os.kill(_pid_of(process, victim), signal.SIGKILL)
+            until(lambda: _all_ready(process, house), timeout_s=30, what=f"readiness after killing {victim}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
 def test_the_demo_can_be_opened(house: House) -> None:
     with house.up(SANSFILM_EDGE_PROCESSES="2") as process:
         said = house.run("demo", "--slices", "2", "--seed", "7", "--json")
