@@ -14,12 +14,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLosslessRPCL
 
 from ingest.dimse.command import COMMAND_SIZE_MAX
 from ingest.dimse.wire import READ_AHEAD_BYTES
 from ingest.stow_parts import BUFFERS_PER_REQUEST
+from instances.htj2k import encode_frame
 from instances.inflate import FREE_BYTES, RATIO_MAX
 from runtime.settings import MIB
 from tests.cli.test_up import House, _pid_of
@@ -30,6 +33,9 @@ from tests.instances.hostile import deflate_bomb, with_nested
 
 DEFLATED = str(DeflatedExplicitVRLittleEndian)
 MR = (1, MR_IMAGE_STORAGE, (EXPLICIT_LE,))
+HTJ2K = str(HTJ2KLosslessRPCL)
+SIDE = 60_000
+MR_HTJ2K = (5, MR_IMAGE_STORAGE, (HTJ2K,))
 MR_DEFLATED = (3, MR_IMAGE_STORAGE, (DEFLATED,))
 ECHO = (1, VERIFICATION, (IMPLICIT_LE,))
 UID_1 = f"{ROOT}.1.1.1"
@@ -137,15 +143,27 @@ def _hostile_datasets(house: House) -> None:
     plain = dataset_bytes(mr_dataset(5))
     claiming = dataset_bytes(mr_dataset(6, Rows=65535, Columns=65535))
     with Peer(house.dicom_port) as peer:
-        assert peer.associate(MR, MR_DEFLATED)
+        assert peer.associate(MR, MR_DEFLATED, MR_HTJ2K)
         assert peer.store(MR_IMAGE_STORAGE, UID_1, BOMB, context_id=3).status == 0
         _assert_echo(house)
         sent = {"2": deep, "3": traversal, "5": plain[:-1000], "6": claiming}
         for number, dataset in sent.items():
             assert peer.store(MR_IMAGE_STORAGE, f"{ROOT}.1.1.{number}", dataset).status == 0, number
             _assert_echo(house)
+        assert peer.store(MR_IMAGE_STORAGE, f"{ROOT}.1.1.7", _codestream_bomb(), context_id=5).status == 0
         assert peer.store(MR_IMAGE_STORAGE, f"{ROOT}.1.1.5", plain[:20]).status == 0xC000
         assert peer.store(MR_IMAGE_STORAGE, "../../../../tmp/escaped", plain).status == 0xA900
+
+
+def _codestream_bomb() -> bytes:
+    """An instance of 60,000 x 60,000 samples, by its own word and its codestream's (SIZ, ISO/IEC 15444-1 A.5.1)."""
+    codestream = bytearray(encode_frame(np.zeros((64, 64), np.uint16)))
+    codestream[8:16] = struct.pack(">II", SIDE, SIDE)
+    dataset = mr_dataset(7, Rows=SIDE, Columns=SIDE)
+    dataset.PixelData = encapsulate([bytes(codestream)])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return dataset_bytes(dataset, HTJ2K)
 
 
 def _half_open_sockets(house: House) -> None:
@@ -179,9 +197,12 @@ def _lying_lengths(house: House) -> None:
 def _read_what_claims_much(house: House) -> None:
     series = f"/dicom-web/studies/{ROOT}.1/series/{ROOT}.1.1"
     with httpx.Client(base_url=f"http://127.0.0.1:{house.http_port}", timeout=60) as http:
-        answers = {path: http.get(f"{series}/instances/{ROOT}.1.1.6{path}") for path in ("", "/metadata", "/frames/1")}
-    assert [answers[path].status_code for path in ("", "/metadata")] == [200, 200]
-    assert 400 <= answers["/frames/1"].status_code < 500 and answers["/frames/1"].json()["error"]
+        for number in (6, 7):
+            instance = f"{series}/instances/{ROOT}.1.1.{number}"
+            answers = {path: http.get(f"{instance}{path}") for path in ("", "/metadata", "/frames/1")}
+            assert answers[""].status_code == (200 if number == 6 else 406)
+            assert answers["/metadata"].status_code == 200
+            assert 400 <= answers["/frames/1"].status_code < 500 and answers["/frames/1"].json()["error"]
 
 
 def _assert_echo(house: House) -> None:
