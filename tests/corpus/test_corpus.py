@@ -25,10 +25,11 @@ def test_the_files_are_those_of_the_manifest() -> None:
     }
 
 
-def test_every_file_became_what_the_manifest_says(account: Account) -> None:
+def test_every_file_became_what_the_manifest_says(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
     for route in ROUTES:
         for sending in (0, 1):
-            print(account.line(route, sending))
+            with capsys.disabled():
+                print(f"\n{account.line(route, sending)}", end="")
             assert sum(account.totals(route, sending).values()) == len(offered())
             assert set(account.totals(route, sending)) <= {
                 *("not_sendable", "refused", COMMITTED, SAME, CONFLICT, "quarantined")

@@ -14,7 +14,7 @@ from archive.local_store import LocalSegmentStore
 from archive.original import original
 from archive.sql_catalog import SqlCatalog
 from runtime.errors import Retryable
-from runtime.metrics import BATCH_RETRIES
+from runtime.metrics import REGISTRY
 from schemas.message import Message
 from schemas.reasons import QuarantineReason
 from tests.datasets import dataset_bytes, mr_dataset
@@ -23,6 +23,15 @@ from tests.workers.pool import Pool, message
 from workers.claims import opened
 
 MakePool = Callable[..., Pool]
+
+
+def verdicts() -> list[float]:
+    """How many messages came to New and to Same in this process."""
+    return [REGISTRY.get_sample_value("sansfilm_verdicts_total", {"verdict": one}) or 0 for one in ("new", "same")]
+
+
+def retries() -> float:
+    return REGISTRY.get_sample_value("sansfilm_batch_retries_total") or 0
 
 
 def test_it_starts_on_an_empty_folder(pool: Pool) -> None:
@@ -42,9 +51,10 @@ def test_a_bad_message_fails_alone(pool: Pool) -> None:
 
 
 def test_duplicates_in_a_batch_are_put_once(pool: Pool) -> None:
-    one = mr_dataset(1)
-    pool.work(*(message(one) for _ in range(4)), message(mr_dataset(2)))
+    before = verdicts()
+    pool.work(*(message(mr_dataset(1)) for _ in range(4)), message(mr_dataset(2)))
     assert pool.counts() == (2, 2, 0)
+    assert [now - then for now, then in zip(verdicts(), before, strict=True)] == [2, 3]
     (segment,) = pool.segments()
     with tarfile.open(pool.path(segment)) as members:
         assert len([name for name in members.getnames() if name.endswith(".dcm")]) == 2
@@ -67,16 +77,34 @@ def test_what_was_put_is_not_put_again_when_the_commit_fails(pool: Pool, monkeyp
     assert len(pool.segments()) == 1
 
 
+def test_what_one_tenant_has_put_is_not_put_again_for_anothers_fault(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    put = LocalSegmentStore.put
+
+    def away_once(self: LocalSegmentStore, tenant: str, members: Any) -> Any:
+        calls.append(tenant)
+        if calls == ["default", "north"]:
+            raise Retryable("the store is away")
+        return put(self, tenant, members)
+
+    monkeypatch.setattr(LocalSegmentStore, "put", away_once)
+    pool.work(message(mr_dataset(1)), message(mr_dataset(1), tenant="north"))
+    assert calls == ["default", "north", "north"]
+    assert (len(pool.segments()), pool.counts()) == (1, (1, 1, 0))
+
+
 def test_a_stop_while_a_fault_lasts_leaves_the_batch_in_the_log(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: Any) -> Any:
         raise Retryable("the store is away")
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalSegmentStore, "put", away)
-        before = BATCH_RETRIES._value.get()
+        before = retries()
         pool.publish(message(mr_dataset(1)), message(mr_dataset(2)))
         with pool.working():
-            until(lambda: BATCH_RETRIES._value.get() > before + 1)
+            until(lambda: retries() > before + 1)
     assert (pool.left(), pool.counts()) == (2, (0, 0, 0))
     pool.work()
     assert (pool.left(), pool.counts()) == (0, (2, 2, 0))
