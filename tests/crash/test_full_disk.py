@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.test_up import ROOT, needs_mounts
 
-SIZE = "64m"
+SIZE = "48m"
 
 
 def on_small_disk(folder: Path, *what: str) -> Any:
