@@ -103,6 +103,7 @@ def run_role(name: str, index: int, settings: CommonSettings, body: Body, *, sup
     threading.excepthook = _log_thread_failure
     stop = stop_on_signals(ignore_interrupt=supervised)
     log = get_logger()
+    log.info("settings_read", **settings.model_dump(mode="json"))  # a secret would be masked by its type
     try:
         health = HealthServer(settings.run_dir, name, index)
         try:

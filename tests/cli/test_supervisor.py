@@ -81,6 +81,14 @@ def test_it_says_ready_and_stops_in_order(folder: Path) -> None:
     assert running.ended() == ["edge", "worker", "web"]
 
 
+def test_a_role_logs_its_settings_when_it_starts(folder: Path) -> None:
+    with supervised(folder, *ALL) as running:
+        running.hear("ready")
+        running.stop()
+    first = json.loads((folder / "logs" / "worker-0.log").read_text().splitlines()[0])
+    assert (first["event"], first["tenant"], first["inline_max_bytes"]) == ("settings_read", "default", 2**20)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_still_stops_in_order(folder: Path, number: signal.Signals) -> None:
     """As a terminal sends it for Ctrl-C, or when it is closed."""
