@@ -25,14 +25,20 @@ class Supervised:
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.process = process
         self.folder = folder
+        self._heard: list[dict[str, str]] = []
 
     def hear(self, what: str) -> dict[str, str]:
-        """The next line of that kind."""
+        """The next line of that kind; the others are kept, for their order depends on what the supervisor sees first."""
         assert self.process.stdout is not None
+        for earlier in self._heard:
+            if earlier["what"] == what:
+                self._heard.remove(earlier)
+                return earlier
         for line in self.process.stdout:
             said: dict[str, str] = json.loads(line)
             if said["what"] == what:
                 return said
+            self._heard.append(said)
         raise AssertionError(f"the supervisor ended without a word of {what!r}")
 
     def children(self) -> list[int]:
