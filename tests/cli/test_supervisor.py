@@ -28,7 +28,7 @@ class Supervised:
         self._heard: list[dict[str, str]] = []
 
     def hear(self, what: str) -> dict[str, str]:
-        """The next line of that kind; the others are kept, for their order depends on what the supervisor sees first."""
+        """The next line of that kind; others are kept: their order depends on what the supervisor sees first."""
         assert self.process.stdout is not None
         for earlier in self._heard:
             if earlier["what"] == what:
