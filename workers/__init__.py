@@ -16,6 +16,7 @@ Invariants
     * Nothing here decides New, Same or Conflict: the catalog's transaction does. The hint only saves work: a version
       found there is already committed, and committed versions never vanish.
     * A bad message fails alone. Whatever the parser or the codec raises becomes a quarantine entry with a reason.
+    * What was damaged since its receipt is never committed: the log verifies messages, `preparation` claim checks.
     * A passing fault (database busy, disk full, store away) repeats the step that failed, with growing pauses; a
       segment that was put is not put again. The log is the buffer.
     * On a disk that is nearly full a claim check is filed where it lies (`no_room`) instead of being written a second

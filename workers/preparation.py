@@ -88,6 +88,8 @@ def quarantine(
 def _judge(
     attributes: MessageAttributes, file: Buffer, known: KnownVersions, policy: Policy, claim: MemberLocation | None
 ) -> Judged:
+    if claim is not None and crc32c_hex([file]) != attributes.crc32c:  # the log has verified what it carries itself
+        raise Unfileable(QuarantineReason.PARSE_FAILED, "the file was damaged since its receipt: its CRC32C differs")
     meta, dataset = split(file)
     wire_sha256 = hashlib.sha256(dataset).hexdigest()
     for version in known.get((attributes.tenant, attributes.sop_instance_uid), ()):

@@ -156,6 +156,28 @@ def test_two_claims_of_the_same_content_in_one_batch(make_pool: MakePool) -> Non
     _assert_held_in(pool, first)
 
 
+def test_a_claim_that_cannot_be_filed_is_quarantined_where_it_lies(pool: Pool) -> None:
+    nameless = mr_dataset(1)
+    del nameless.StudyInstanceUID
+    claim = pool.claim(nameless)
+    pool.work(claim)
+    (entry,) = pool.quarantined()
+    assert (entry["reason"], entry["location"].segment) == (QuarantineReason.MISSING_UID, claim.attributes.data_ref)
+
+
+@pytest.mark.parametrize("transcode", ["keep", "htj2k"])
+def test_a_claim_that_was_damaged_since_its_receipt_is_never_committed(make_pool: MakePool, transcode: str) -> None:
+    pool = make_pool(transcode=transcode)
+    claim = pool.claim(mr_dataset(1))
+    with pool.path(claim.attributes.data_ref).open("r+b") as segment:
+        segment.seek(claim.attributes.data_offset + claim.attributes.size_bytes - 100)
+        segment.write(b"\xff")
+    pool.work(claim)
+    assert pool.counts() == (0, 0, 1)
+    (entry,) = pool.quarantined()
+    assert (entry["reason"], "damaged" in entry["detail"]) == (QuarantineReason.PARSE_FAILED, True)
+
+
 def test_a_large_claim_is_read_without_holding_it_in_memory(pool: Pool) -> None:
     claim = pool.claim(mr_dataset(1))
     with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
