@@ -6,6 +6,18 @@
     ['en', 'Consultation only, not for primary diagnosis'],
   ];
 
+  // On a tablet held upright or a phone the picture takes the width; a tap brings the list of series back.
+  const narrow = window.innerWidth < 900;
+  const pictureOnly = { props: { leftPanelClosed: { $set: true } } };
+  if (narrow) {
+    // The bar above has no room for it.
+    const style = 'position:fixed;z-index:40;bottom:56px;left:0;right:0;text-align:center;pointer-events:none;font:11px sans-serif;color:#f5c542';
+    const note = Object.assign(document.createElement('div'), { role: 'note' });
+    note.style.cssText = style;
+    note.append(...notices.map(([lang, text]) => Object.assign(document.createElement('div'), { lang, textContent: text })));
+    window.addEventListener('DOMContentLoaded', () => document.body.append(note));
+  }
+
   // A search names patients, and an address ends up in histories and logs: searches go out as POST.
   const open = XMLHttpRequest.prototype.open;
   const send = XMLHttpRequest.prototype.send;
@@ -29,6 +41,7 @@
     routerBasename: '/',
     extensions: [],
     modes: [],
+    modesConfiguration: narrow ? { '@ohif/mode-longitudinal': { routes: { 0: { layoutInstance: pictureOnly } } } } : {},
     // The list of studies is ours, at the root.
     showStudyList: false,
     maxNumberOfWebWorkers: 3,
@@ -48,8 +61,12 @@
         return React.createElement(
           'div',
           { style: { display: 'flex', alignItems: 'center', gap: '12px' } },
-          React.createElement('a', { href: '/', style: { color: '#fff', fontWeight: 600 } }, '← sansfilm'),
           React.createElement(
+            'a',
+            { href: '/', 'aria-label': 'Back to the studies', style: { color: '#fff', fontWeight: 600 } },
+            narrow ? '←' : '← sansfilm'
+          ),
+          narrow ? null : React.createElement(
             'div',
             { role: 'note', style: { color: '#f5c542', fontSize: '11px', lineHeight: '14px', whiteSpace: 'nowrap' } },
             notices.map(([lang, text]) => React.createElement('div', { key: lang, lang }, text))

@@ -43,3 +43,20 @@ def test_the_demo_exam_from_the_list_to_the_screen(house: House, browser: Browse
         assert watched.wrong == phone.wrong == []
         logs = "".join(path.read_text() for path in (house.folder / "logs").iterdir())
         assert "Phantom" not in logs and "DEMO-00000007" not in logs and "resource_read" in logs
+
+
+def test_a_tablet_held_upright_shows_the_picture(house: House, browser: Browser) -> None:
+    with house.up():
+        assert house.run("demo", "--seed", "7", "--slices", "2").returncode == 0
+        watched = open_page(browser, 820, 1180, has_touch=True)
+        page = watched.page
+        page.goto(f"http://127.0.0.1:{house.http_port}")
+        page.get_by_role("link", name="Phantom").click()
+        canvas = page.locator("canvas.cornerstone-canvas").first
+        canvas.wait_for(timeout=DEADLINE_S * 1000)
+        until(lambda: grey_levels(canvas.screenshot()) >= GREY_LEVELS, page, "the canvas shows no picture")
+        page.wait_for_load_state("networkidle")
+        box = canvas.bounding_box()
+        assert box and box["width"] > 700, "a panel takes the picture's width"
+        assert page.get_by_text("Consultation only, not for primary diagnosis").is_visible()
+        assert watched.wrong == []
