@@ -24,7 +24,7 @@ from cli.output import out, print_json, size_text
 from runtime.settings import UpSettings
 
 Level = Literal["ok", "note", "bad"]
-_PACKAGES = ("pydicom", "pynetdicom", "imagecodecs", "numpy", "sqlalchemy", "granian", "starlette")
+_PACKAGES = ("pydicom", "imagecodecs", "numpy", "sqlalchemy", "granian", "starlette")
 _MARKS = {"ok": "[green]✓[/]", "note": "[yellow]–[/]", "bad": "[red]✗[/]"}
 _SYNCS = 20
 _SYNC_BYTES = 512 * 1024

@@ -13,7 +13,7 @@ from typing import Literal, cast
 import structlog
 
 LogFormat = Literal["auto", "json", "text"]
-_QUOTING_LIBRARIES = ("pydicom", "pynetdicom", "pylibjpeg")
+_QUOTING_LIBRARIES = ("pydicom", "pylibjpeg")
 
 
 def configure_logs(*, role: str, level: str = "info", log_format: LogFormat = "auto") -> None:
