@@ -290,6 +290,7 @@ def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
         "decided_at": row["decided_at"],
         "decided_by": row["decided_by"],
         "attributes": placed.record.attributes,
+        "log_position": placed.record.log_position,
         "location": placed.location,
     }
 
@@ -302,13 +303,15 @@ _TRACED: Final = (
 
 
 def _traced(at: RowMapping) -> dict[str, Any]:
-    given = decode_placed(at[_version.c.record]).record.attributes
+    record = decode_placed(at[_version.c.record]).record
+    given = record.attributes
     return {
         "sop_instance_uid": at[_instance.c.sop_instance_uid],
         "sop_class_uid": at[_instance.c.sop_class_uid],
         "state": at[_instance.c.state],
         "current": at[_version.c.number] == at[_instance.c.current_number],
         **{name: at[_version.c[name]] for name in _TRACED},
+        "log_position": record.log_position,
         "segment": at[_segment.c.key],
         "association_id": given.association_id,
         "calling_ae": given.calling_ae,

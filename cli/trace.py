@@ -10,6 +10,8 @@ from runtime.settings import CommonSettings
 _DETAILED_MAX = 3
 _COLUMNS = ("sop_instance_uid", "current", "verdict", "received_at", "calling_ae", "stored_transfer_syntax", "segment")
 
+_HELD_FIELDS = ("id", "reason", "state", "received_at", "calling_ae", "log_position")
+
 
 def run_trace(settings: CommonSettings, uid: str, *, as_json: bool) -> int:
     """Print what the catalog knows; a few versions in full, many as a table.
@@ -33,8 +35,10 @@ def run_trace(settings: CommonSettings, uid: str, *, as_json: bool) -> int:
             out().print(fields(row), "")
     else:
         out().print(table(f"{len(rows)} versions", _COLUMNS, [[row[name] for name in _COLUMNS] for row in rows]))
+    if held:
+        out().print("[bold]in quarantine[/bold]")
     for entry in held:
-        out().print(fields({name: entry[name] for name in ("id", "reason", "state", "received_at", "calling_ae")}), "")
+        out().print(fields({name: entry[name] for name in _HELD_FIELDS}), "")
     return 0
 
 

@@ -112,6 +112,8 @@ class InstanceRecord:
     pixel_offset: int = 0
     #: (offset, size) in bytes of each frame in the stored file, a fragment's item header excluded; empty if unknown.
     frames: tuple[tuple[int, int], ...] = ()
+    #: Where the message lay in the log, ``<stream>@<offset>``: for whoever traces it.
+    log_position: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,8 @@ class QuarantineRecord:
     #: What went wrong in words of the program, never quoting a value of the data set.
     detail: str
     wire_sha256: str = ""
+    #: Where the message lay in the log, ``<stream>@<offset>``.
+    log_position: str = ""
 
 
 Record = InstanceRecord | QuarantineRecord

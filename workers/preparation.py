@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from archive.catalog import KnownVersion
 from archive.filing import Received, Stored, instance_record, member_name, provenance
 from archive.segment_store import AdoptedMember, Buffer, PreparedMember
+from broker.log import Position
 from instances.description import Description, describe
 from instances.part10 import FileMeta, file_header, split
 from instances.transcode import Kept, Transcoded, transcode
@@ -47,6 +48,7 @@ class Policy:
 
 Member = PreparedMember | AdoptedMember
 Judged = Member | AlreadyHeld
+J = TypeVar("J", bound=Judged)
 
 
 def judge(
@@ -83,6 +85,14 @@ def quarantine(
     why = {"quarantine_reason": str(reason), "quarantine_detail": detail}
     headers = {**attributes.to_headers(), **why, "crc32c": attributes.crc32c or crc32c_hex([file])}
     return PreparedMember(record=record, name=f"unnamed/{attributes.id}", provenance=headers, parts=[file])
+
+
+def positioned(judged: J, position: Position) -> J:
+    """`judged` with the place of its message in the log, for whoever traces it."""
+    if isinstance(judged, AlreadyHeld):
+        return judged
+    record = replace(judged.record, log_position=f"{position.stream}@{position.offset}")
+    return replace(judged, record=record)
 
 
 def _judge(

@@ -32,7 +32,7 @@ from workers.claims import claim_of, opened
 from workers.decisions import Decider
 from workers.lanes import LaneLoop
 from workers.pipeline import Batch, Pipeline
-from workers.preparation import Judged, KnownVersions, Policy, judge, quarantine
+from workers.preparation import Judged, KnownVersions, Policy, judge, positioned, quarantine
 
 #: Comparing re-encoded instances decodes foreign streams in a child process: seconds and bytes it may take.
 _COMPARE_TIMEOUT_S, _COMPARE_MEMORY_MAX_BYTES = 60.0, 2 * GIB
@@ -173,7 +173,7 @@ def _judge(rooms: _Rooms, taken: Taken, known: KnownVersions) -> Judged:
     with opened(message, rooms.store, memory_max_bytes=policy.transcode_max_bytes) as file:
         judged = judge(message.attributes, file, known, policy, claim_of(message.attributes))
     _count(judged)
-    return judged
+    return positioned(judged, taken.position)
 
 
 def _count(judged: Judged) -> None:
@@ -193,7 +193,7 @@ def _killer(rooms: _Rooms, taken: Taken) -> Batch:
         claim = claim_of(message.attributes)
         entry = quarantine(message.attributes, file, QuarantineReason.KILLS_WORKER, detail, claim)
     _count(entry)
-    return Batch(taken=[taken], members=[entry])
+    return Batch(taken=[taken], members=[positioned(entry, taken.position)])
 
 
 def _release(store: LocalSegmentStore, batch: Batch) -> None:

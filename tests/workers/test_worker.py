@@ -13,6 +13,7 @@ import pytest
 from archive.local_store import LocalSegmentStore
 from archive.original import original
 from archive.sql_catalog import SqlCatalog
+from archive.sql_reader import open_reader
 from runtime.errors import Retryable
 from runtime.metrics import REGISTRY
 from schemas.message import Message
@@ -48,6 +49,16 @@ def test_a_bad_message_fails_alone(pool: Pool) -> None:
     assert (entry["id"], entry["reason"]) == (bad.attributes.id, QuarantineReason.PARSE_FAILED)
     with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
         assert store.read(entry["location"]) == bad.value
+
+
+def test_each_record_says_where_its_message_lay_in_the_log(pool: Pool) -> None:
+    pool.work(message(mr_dataset(1)), message(b"no DICOM file at all", sop_instance_uid="1.2.3"))
+    with closing(open_reader(pool.settings.catalog_path)) as reader:
+        positions = [placed.record.log_position for placed, _ in reader.placed()]
+    streams = {position.partition("@")[0] for position in positions}
+    assert len(set(positions)) == 2
+    assert len(streams) == 1
+    assert streams.pop().startswith("routine/")
 
 
 def test_duplicates_in_a_batch_are_put_once(pool: Pool) -> None:
