@@ -1,0 +1,8 @@
+"""What holds for the whole suite."""
+
+from __future__ import annotations
+
+import signal
+
+# Under nohup SIGHUP is ignored, children inherit that, and a supervisor rightly keeps to it; the tests send it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
