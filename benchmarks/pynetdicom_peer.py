@@ -20,6 +20,7 @@ def serve(port: int, folder: Path) -> None:
     entity = AE(ae_title="PEER")
     entity.supported_contexts = AllStoragePresentationContexts
     entity.maximum_pdu_size = 131072
+    entity.maximum_associations = 64
     entity.start_server(("127.0.0.1", port), block=True, evt_handlers=[(evt.EVT_C_STORE, store)])
 
 
