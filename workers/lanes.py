@@ -73,10 +73,8 @@ class LaneLoop:
         concluded, batch = self._pending
         self._pending = None
         concluded.result()
-        self.pipeline.commit_positions(batch)
+        self._finish(batch)
         self.book.done()
-        self.release(batch)
-        self._report(batch)
 
     def _one_by_one(self, taken: Sequence[Taken], stop: threading.Event) -> None:
         """Isolate a killer: each message alone, its attempt durable before it is touched."""
@@ -91,14 +89,18 @@ class LaneLoop:
                 self.book.attempt(message_id)
                 batch = self.pipeline.prepare([one])
             self._conclude(batch, stop)
-            self.pipeline.commit_positions(batch)
-            self.release(batch)
-            self._report(batch)
+            self._finish(batch)
         self.book.done()
 
     def _conclude(self, batch: Batch, stop: threading.Event) -> None:
         self._persist("put", lambda: self.pipeline.put(batch), stop)
         self._persist("commit", lambda: self.pipeline.commit(batch), stop)
+
+    def _finish(self, batch: Batch) -> None:
+        """What follows a commit, in this order: a claim check goes only when the log will not give it again."""
+        self.pipeline.commit_positions(batch)
+        self.release(batch)
+        self._report(batch)
 
     def _persist(self, name: str, step: Callable[[], None], stop: threading.Event) -> None:
         with metrics.BATCH_SECONDS.labels(name).time():
