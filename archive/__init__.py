@@ -41,8 +41,8 @@ parents; `sop` and `instance` of unknown UIDs; verdicts in the order of the batc
 
 Crash cases
   * before the rename: a ``.part`` that the next put sweeps. The log gives the batch again.
-  * between put and commit: a segment that nothing refers to. The log gives the batch again; the bytes are twice there,
-    the instance once. In a rebuild the first copy is New and the second Same.
+  * between put and commit: a whole segment that no transaction knows. The next start commits it (`archive.unfinished`);
+    when the log gives the batch again, everything in it is Same.
   * between the journal and the end of the transaction: the entry is written again when the batch comes again.
   * after the commit, before the log's positions: the batch comes again and everything in it is Same.
   * while a catalog is made or rebuilt: a generation that no link leads to; the next start removes it.

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from schemas.decisions import Decision
+from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
 
 # ---- verdicts: what a commit decided -------------------------------------------------------------------------------
@@ -52,6 +53,12 @@ class KnownVersion:
     location: MemberLocation
 
 
+Equal = Callable[[PlacedRecord, KnownVersion], bool]
+"""Whether a record's stored instance is, element by element, a version that is committed."""
+OnConflict = Callable[[PlacedRecord, KnownVersion], None]
+"""Makes a conflict durable in the journal, given the version that stays current."""
+
+
 class Catalog(Protocol):
     """The writing end; one per worker process, used from one thread."""
 
@@ -62,10 +69,13 @@ class Catalog(Protocol):
         self,
         placed: Sequence[PlacedRecord],
         *,
-        equal: Callable[[PlacedRecord, KnownVersion], bool],
-        on_conflict: Callable[[PlacedRecord, KnownVersion], None],
+        equal: Equal,
+        on_conflict: OnConflict,
+        segments: Sequence[SegmentKey] = (),
     ) -> Sequence[Verdict]:
         """One transaction: insert, judge from what the inserts returned, count, queue outgoing events.
+
+        `segments` are those whose indexes hold these records; `has_committed` knows them afterwards.
 
         Idempotent: the same records again give `Same`. `equal` is asked only under an unequal digest and a known UID.
         `on_conflict` is called inside the transaction before it ends, with the version that stays current: it makes the
@@ -74,6 +84,9 @@ class Catalog(Protocol):
         Raises:
             Retryable: nothing was committed.
         """
+
+    def has_committed(self, segment: str) -> bool:
+        """Whether a batch was committed with this segment, or a version lies in it."""
 
     def apply(self, decision: Decision, *, decision_id: str, decided_at: str, decided_by: str) -> bool:
         """Execute an operator's decision; False if its object does not exist. Idempotent by `decision_id`."""

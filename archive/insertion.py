@@ -341,16 +341,9 @@ def version_row(
 
 
 def segments(
-    connection: Connection, batch: Iterable[PlacedRecord], tenant_ids: Mapping[str, int], committed_at: str
+    connection: Connection, keys: Iterable[str], tenant_ids: Mapping[str, int], committed_at: str
 ) -> dict[str, int]:
-    """Ids of the segments that the members of `batch` lie in, by key."""
-    rows = {
-        placed.location.segment: {
-            "tenant_id": tenant_ids[placed.record.attributes.tenant],
-            "key": placed.location.segment,
-            "committed_at": committed_at,
-        }
-        for placed in batch
-    }
-    ids = ensure(connection, schema.segment, list(rows.values()), ("key",))
+    """Ids of segments by key; a key begins with its tenant."""
+    rows = [{"tenant_id": tenant_ids[key.partition("/")[0]], "key": key, "committed_at": committed_at} for key in keys]
+    ids = ensure(connection, schema.segment, rows, ("key",))
     return {key: row for (key,), row in ids.items()}

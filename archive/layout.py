@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from runtime.clock import Clock
 from schemas.identifiers import SegmentKey, is_tenant
 
 SEGMENTS: Final = "segments"
@@ -22,15 +22,15 @@ def segments_folder(archive_dir: Path) -> Path:
     return archive_dir / SEGMENTS
 
 
-def instance_key(tenant: str, clock: Clock, *, segment_id: str = "") -> SegmentKey:
-    """A new key for a segment of instances: ``tenant/yyyy/mm/dd/<uuid7>.tar``.
+def instance_key(tenant: str, segment_id: str) -> SegmentKey:
+    """The key of a segment of instances: ``tenant/yyyy/mm/dd/<uuid7>.tar``, the day being that of the id.
 
     Raises:
-        ValueError: `tenant` cannot name a tenant.
+        ValueError: `tenant` cannot name a tenant, or `segment_id` is no UUIDv7.
     """
     if not is_tenant(tenant):
         raise ValueError("not the name of a tenant")
-    return SegmentKey(f"{tenant}/{clock.now():%Y/%m/%d}/{segment_id or clock.new_id()}{SUFFIX}")
+    return SegmentKey(f"{tenant}/{made_at(segment_id):%Y/%m/%d}/{segment_id}{SUFFIX}")
 
 
 def journal_key(segment_id: str) -> SegmentKey:
@@ -52,6 +52,18 @@ def path_of(archive_dir: Path, key: str) -> Path:
 def id_of(key: str) -> str:
     """What segments are ordered by: the last component without its suffix, a UUIDv7."""
     return key.rpartition("/")[2].removesuffix(SUFFIX)
+
+
+def made_at(segment_id: str) -> datetime:
+    """When an id was made, to the millisecond (RFC 9562 5.7).
+
+    Raises:
+        ValueError: it is no UUIDv7.
+    """
+    identifier = UUID(segment_id)
+    if identifier.version != 7:
+        raise ValueError("not a UUIDv7")
+    return datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)
 
 
 def later_id(candidate: str, latest: str) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from archive import layout
 from archive.descriptors import Descriptors
-from archive.segment_store import AdoptedMember, PreparedMember
+from archive.segment_store import AdoptedMember, PreparedMember, PutSegment
 from runtime.clock import Clock, SystemClock
 from runtime.faults import reach
 from runtime.metrics import ARCHIVED_BYTES
+from schemas.identifiers import SegmentKey
 from schemas.record import MemberLocation, PlacedRecord, encode_placed
 from segments.disk import Disk, SystemDisk, mapped_errors
 from segments.reader import read_index
@@ -46,9 +47,9 @@ class LocalSegmentStore:
 
     # ---- writing ----
 
-    def put(self, tenant: str, members: Sequence[PreparedMember | AdoptedMember]) -> Sequence[MemberLocation]:
+    def put(self, tenant: str, members: Sequence[PreparedMember | AdoptedMember]) -> PutSegment:
         """See `SegmentStore.put`."""
-        key = layout.instance_key(tenant, self._clock, segment_id=self._next_id())
+        key = layout.instance_key(tenant, self._next_id())
         framed = [one for one in members if isinstance(one, PreparedMember)]
         bodies = [
             encode_member(segment=layout.id_of(key), name=one.name, provenance=one.provenance, parts=one.parts)
@@ -61,7 +62,7 @@ class LocalSegmentStore:
             for one, location in zip(members, locations, strict=True)
         ]
         self._write(key, bodies, lines)
-        return locations
+        return PutSegment(key=key, locations=locations)
 
     def put_journal(self, entry: Mapping[str, object]) -> str:
         """See `SegmentStore.put_journal`. The entry is the one member, ``journal/<id>.json``; there is no index."""
@@ -119,7 +120,11 @@ class LocalSegmentStore:
             raise
         reach("store.renamed")
         writer.close()
-        self._disk.sync_folder(path.parent)
+        try:
+            self._disk.sync_folder(path.parent)
+        except BaseException:
+            self._disk.remove(path)  # it will be put again: nobody may find it twice
+            raise
         ARCHIVED_BYTES.inc(writer.size_bytes)
 
     # ---- reading ----
@@ -140,26 +145,25 @@ class LocalSegmentStore:
         for at in range(start, start + size, PIECE_BYTES):
             yield self._read_at(location.segment, at, min(PIECE_BYTES, start + size - at))
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def keys(self, prefix: str = "") -> Iterator[SegmentKey]:
         """See `SegmentStore.keys`."""
+        found = self._keys((layout.segments_folder(self._archive_dir) / prefix).rglob(f"*{layout.SUFFIX}"))
+        yield from sorted(found, key=layout.id_of)
+
+    def newest_first(self) -> Iterator[SegmentKey]:
+        """See `SegmentStore.newest_first`."""
         root = layout.segments_folder(self._archive_dir)
-        found = (path.relative_to(root).as_posix() for path in root.rglob(f"*{layout.SUFFIX}") if path.is_file())
-        yield from sorted((key for key in found if key.startswith(prefix)), key=layout.id_of)
+        days = {path.relative_to(root).parts[1:]: None for path in root.glob("*/[0-9]*/[0-9]*/[0-9]*")}
+        for day in sorted(days, reverse=True):
+            found = self._keys(root.glob("/".join(("*", *day, f"*{layout.SUFFIX}"))))
+            yield from sorted(found, key=layout.id_of, reverse=True)
 
     def index(self, key: str) -> list[bytes]:
-        """The index lines of a segment.
-
-        Raises:
-            SegmentDamaged: it has no readable index.
-        """
+        """See `SegmentStore.index`."""
         return read_index(lambda offset, size: self._read_at(key, offset, size), self.size_bytes(key))
 
     def journal_entry(self, key: str) -> bytes:
-        """The one member of a journal segment, verified.
-
-        Raises:
-            SegmentDamaged: it is not whole.
-        """
+        """See `SegmentStore.journal_entry`."""
         size_bytes = self.size_bytes(key)
         member = read_member(lambda offset, size: self._read_at(key, offset, size), 0, size_bytes)
         if member is None:
@@ -175,6 +179,10 @@ class LocalSegmentStore:
     def size_bytes(self, key: str) -> int:
         """The size of a segment. FileNotFoundError if there is none."""
         return layout.path_of(self._archive_dir, key).stat().st_size
+
+    def _keys(self, paths: Iterable[Path]) -> Iterator[SegmentKey]:
+        root = layout.segments_folder(self._archive_dir)
+        return (SegmentKey(path.relative_to(root).as_posix()) for path in paths)
 
     def _read_at(self, key: str, offset: int, size: int) -> bytes:
         path = layout.path_of(self._archive_dir, key)

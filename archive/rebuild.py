@@ -7,16 +7,17 @@ the very commit that made the live catalog. What the journal says was decided is
 * after a noted conflict, the version it names is the current one;
 * decisions are executed where they stand.
 
-A batch that was put and not committed before a crash is in the archive twice; its second coming is the same content.
+A batch that was put and not committed before a crash is committed by the next start (`archive.unfinished`), so the
+order of puts is the order of commits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 from archive.catalog import KnownVersion
 from archive.database import (
@@ -30,7 +31,7 @@ from archive.database import (
 )
 from archive.findings import Finding, FindingKind, Progress, no_progress
 from archive.journal import ConflictNoted, DecisionNoted, Entry, decode_entry
-from archive.layout import JOURNAL, id_of
+from archive.layout import JOURNAL, id_of, made_at
 from archive.local_store import LocalSegmentStore
 from archive.reindexing import record_of
 from archive.segment_store import Comparer
@@ -39,6 +40,7 @@ from archive.sql_reader import open_reader
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Fatal
 from runtime.logs import get_logger
+from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, decode_placed
 from segments.tar import SegmentDamaged
 
@@ -98,12 +100,8 @@ class _IdClock:
         self.moment = datetime.fromtimestamp(0, UTC)
 
     def be_at(self, key: str) -> None:
-        try:
-            identifier = UUID(id_of(key))
-        except ValueError:
-            return
-        if identifier.version == 7:
-            self.moment = datetime.fromtimestamp((identifier.int >> 80) / 1000, UTC)
+        with suppress(ValueError):
+            self.moment = made_at(id_of(key))
 
     def now(self) -> datetime:
         return self.moment
@@ -160,7 +158,12 @@ class _Replay:
     def _commit(self, catalog: SqlCatalog, key: str) -> None:
         placed = [one for one in self._placed(key) if self._is_present(one)]
         for start in range(0, len(placed), BATCH_RECORDS):
-            catalog.commit_batch(placed[start : start + BATCH_RECORDS], equal=self._equal, on_conflict=_already_noted)
+            catalog.commit_batch(
+                placed[start : start + BATCH_RECORDS],
+                equal=self._equal,
+                on_conflict=_already_noted,
+                segments=[SegmentKey(key)],
+            )
         self._report.segments += 1
         self._report.records += len(placed)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from schemas.identifiers import SegmentKey
 from schemas.record import MemberLocation, Record
 
 Buffer = bytes | bytearray | memoryview
@@ -38,11 +39,20 @@ class AdoptedMember:
     location: MemberLocation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutSegment:
+    """A segment that was put."""
+
+    key: SegmentKey
+    #: Where its members lie, in the order they were given; an adopted one lies elsewhere.
+    locations: Sequence[MemberLocation]
+
+
 class SegmentStore(Protocol):
     """Where segments live. A batch of one tenant becomes one segment."""
 
-    def put(self, tenant: str, members: Sequence[PreparedMember | AdoptedMember]) -> Sequence[MemberLocation]:
-        """Write one segment with its index; durable on return. Locations are in the order of `members`.
+    def put(self, tenant: str, members: Sequence[PreparedMember | AdoptedMember]) -> PutSegment:
+        """Write one segment with its index; durable on return. Its key sorts after those of all segments put before.
 
         Raises:
             OutOfSpace, Retryable: nothing became visible; the same members may be put again.
@@ -62,8 +72,26 @@ class SegmentStore(Protocol):
     def stream(self, location: MemberLocation, offset: int = 0, size_bytes: int | None = None) -> Iterator[bytes]:
         """The same in pieces of bounded size."""
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """Keys of complete segments, sorted by their last component (time of creation)."""
+    def keys(self, prefix: str = "") -> Iterator[SegmentKey]:
+        """Keys of complete segments, sorted by their last component (time of creation); `prefix` ends with a slash."""
+
+    def journal_entry(self, key: str) -> bytes:
+        """The one member of a journal segment, verified.
+
+        Raises:
+            SegmentDamaged: it is not whole.
+        """
+
+    def newest_first(self) -> Iterator[SegmentKey]:
+        """Keys of complete segments of instances, the last made first; listed a day at a time."""
+
+    def index(self, key: str) -> Sequence[bytes]:
+        """The index lines of a segment: records that the worker put. A claim check has none.
+
+        Raises:
+            SegmentDamaged: it has no readable index.
+            FileNotFoundError: there is no such segment.
+        """
 
     def delete(self, key: str) -> None:
         """Remove a segment that nothing refers to."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from archive import decided, insertion, schema
-from archive.catalog import Conflict, KnownVersion, New, Quarantined, Same, Verdict
+from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
 from archive.database import (
     check_revision,
     create_file,
@@ -29,14 +29,12 @@ from archive.tally import Tally
 from runtime.clock import Clock, SystemClock, rfc3339
 from runtime.faults import reach
 from schemas.decisions import Decision
+from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, PlacedRecord, QuarantineRecord
 
 #: Events kept for other systems; the oldest go first.
 OUTBOX_ROWS_MAX: Final = 10_000
 STUDY_CHANGED: Final = "sansfilm.study.changed.v1"
-
-Equal = Callable[[PlacedRecord, KnownVersion], bool]
-OnConflict = Callable[[PlacedRecord, KnownVersion], None]
 
 
 def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
@@ -86,7 +84,12 @@ class SqlCatalog:
         return {uid: held.versions for (_, uid), held in found.items()}
 
     def commit_batch(
-        self, placed: Sequence[PlacedRecord], *, equal: Equal, on_conflict: OnConflict
+        self,
+        placed: Sequence[PlacedRecord],
+        *,
+        equal: Equal,
+        on_conflict: OnConflict,
+        segments: Sequence[SegmentKey] = (),
     ) -> Sequence[Verdict]:
         """See `Catalog.commit_batch`; `placed` may be of several tenants."""
         if not placed:
@@ -100,10 +103,16 @@ class SqlCatalog:
                 tenant_ids=insertion.tenants(connection, [one.record.attributes.tenant for one in placed]),
             )
             verdicts = batch.judge(placed)
-            batch.write()
+            batch.write(segments)
             reach("catalog.inserted")
         reach("catalog.committed")
         return verdicts
+
+    def has_committed(self, segment: str) -> bool:
+        """See `Catalog.has_committed`."""
+        table = schema.segment
+        with mapped_errors(), self._hints.connect() as connection:
+            return connection.execute(select(table.c.id).where(table.c.key == segment)).first() is not None
 
     def apply(self, decision: Decision, *, decision_id: str, decided_at: str, decided_by: str) -> bool:
         """See `Catalog.apply`."""
@@ -150,10 +159,12 @@ class _Batch:
         self._quarantine(quarantined)
         return [self._verdict(one, firsts) for one in placed]
 
-    def write(self) -> None:
-        """Insert versions, conflicts, counts and events."""
+    def write(self, segments: Sequence[SegmentKey]) -> None:
+        """Insert segments, versions, conflicts, counts and events."""
+        keys = dict.fromkeys([*segments, *(one.location.segment for one, _, _, _ in self.versions)])
+        segment_ids = insertion.segments(self.connection, keys, self.tenant_ids, self.committed_at)
         if self.versions:
-            self._insert_versions()
+            self._insert_versions(segment_ids)
         self._write_outbox()
         self.tally.write(self.connection)
 
@@ -212,9 +223,7 @@ class _Batch:
         self.tally.count(tenant_id, "bytes", one.location.size_bytes)
         return verdict
 
-    def _insert_versions(self) -> None:
-        kept = [one for one, _, _, _ in self.versions]
-        segment_ids = insertion.segments(self.connection, kept, self.tenant_ids, self.committed_at)
+    def _insert_versions(self, segment_ids: Mapping[str, int]) -> None:
         rows = [
             insertion.version_row(
                 one,

@@ -88,7 +88,7 @@ def _archive(work: Path, policy: str, taken: Sequence[Taken], costs: dict[str, f
 
     def put() -> None:
         members: list[PreparedMember | AdoptedMember] = [one for one in judged if not isinstance(one, AlreadyHeld)]
-        locations = store.put("default", members)
+        locations = store.put("default", members).locations
         pairs = zip(members, locations, strict=True)
         placed.extend(PlacedRecord(record=member.record, location=location) for member, location in pairs)
 

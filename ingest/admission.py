@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol
 
 from runtime.clock import Clock
@@ -39,7 +38,7 @@ class DiskRule:
         self._reserve_bytes = settings.disk_reserve_bytes
         self._clock = clock
         self._uncommitted_bytes = uncommitted_bytes
-        self._free_bytes = free_bytes or (lambda: free_bytes_of(settings.data_dir))
+        self._free_bytes = free_bytes or (lambda: shutil.disk_usage(settings.data_dir).free)
         self._sampling = threading.Lock()
         self._sampled_at = float("-inf")
         #: Free space beyond what is kept back; negative when there is no room.
@@ -73,12 +72,6 @@ class DiskRule:
         except (OSError, Retryable):  # a disk that cannot even be asked has no room
             self._spare_bytes = -1.0
         self._sampled_at = self._clock.monotonic_s()
-
-
-def free_bytes_of(folder: Path) -> int:
-    """Bytes an unprivileged process may still write below `folder`."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 class Seat(Protocol):

@@ -19,7 +19,7 @@ class LargeInstance:
     """A segment under its final key, being written. Nobody sees it before `finish`, nothing is left by `abort`."""
 
     def __init__(self, disk: Disk, archive_dir: Path, tenant: str, clock: Clock) -> None:
-        self.key = instance_key(tenant, clock)
+        self.key = instance_key(tenant, clock.new_id())
         self._disk = disk
         self._path = path_of(archive_dir, self.key)
         self._segment = StreamedSegment(disk, self._path)

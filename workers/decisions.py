@@ -64,7 +64,7 @@ class Decider:
         judged = judge(entry["attributes"], self.store.read(entry["location"]), {}, self.policy)
         if isinstance(judged, AlreadyHeld) or isinstance(judged.record, QuarantineRecord):
             return False
-        (location,) = self.store.put(decision.tenant, [judged])
-        placed = PlacedRecord(record=judged.record, location=location)
-        self.catalog.commit_batch([placed], equal=self.equal, on_conflict=self.on_conflict)
+        put = self.store.put(decision.tenant, [judged])
+        placed = PlacedRecord(record=judged.record, location=put.locations[0])
+        self.catalog.commit_batch([placed], equal=self.equal, on_conflict=self.on_conflict, segments=[put.key])
         return True

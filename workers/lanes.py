@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from broker.log import Taken
@@ -17,6 +17,7 @@ from runtime.logs import get_logger
 from schemas.message import Lane
 from workers.attempts import AttemptBook
 from workers.batches import Batches
+from workers.committing import Committer
 from workers.pipeline import Batch, Pipeline
 from workers.retries import Stopped, persist
 
@@ -29,7 +30,7 @@ class LaneLoop:
     pipeline: Pipeline
     batches: Batches
     book: AttemptBook
-    committer: Executor
+    committer: Committer
     #: Makes the batch that quarantines a message which killed its worker.
     prepare_killer: Callable[[Taken], Batch]
     #: Called after the positions are committed: claim checks that nothing refers to are removed.
@@ -64,7 +65,7 @@ class LaneLoop:
             with metrics.BATCH_SECONDS.labels("prepare").time():
                 batch = self.pipeline.prepare(taken)
             self._settle()
-            self._pending = self.committer.submit(self._conclude, batch, stop), batch
+            self._pending = self._submit(batch, stop), batch
 
     def _settle(self) -> None:
         """Wait for the batch in flight, then commit its positions."""
@@ -88,9 +89,12 @@ class LaneLoop:
             else:
                 self.book.attempt(message_id)
                 batch = self.pipeline.prepare([one])
-            self._conclude(batch, stop)
+            self._submit(batch, stop).result()
             self._finish(batch)
         self.book.done()
+
+    def _submit(self, batch: Batch, stop: threading.Event) -> Future[None]:
+        return self.committer.submit(lambda: self._conclude(batch, stop))
 
     def _conclude(self, batch: Batch, stop: threading.Event) -> None:
         self._persist("put", lambda: self.pipeline.put(batch), stop)

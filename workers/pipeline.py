@@ -15,6 +15,7 @@ from archive.catalog import Catalog, KnownVersion, Verdict
 from archive.segment_store import AdoptedMember, SegmentStore
 from broker.log import Consumer, Taken
 from runtime.faults import reach
+from schemas.identifiers import SegmentKey
 from schemas.message import DECISION_MADE
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
 from workers.preparation import AlreadyHeld, Judged, KnownVersions, Member
@@ -29,7 +30,8 @@ class Batch:
     members: Sequence[Member] = ()
     #: Claim checks that nothing refers to once the batch is committed: rewritten, or held already elsewhere.
     idle_claims: Sequence[str] = ()
-    #: Step 7: the members with their places, by tenant.
+    #: Step 7: by tenant, the segment and its members with their places.
+    segments: dict[str, SegmentKey] = field(default_factory=dict)
     placed: dict[str, Sequence[PlacedRecord]] = field(default_factory=dict)
     #: Step 8: whether the catalog has them, and how many messages came to which verdict.
     committed: bool = False
@@ -66,14 +68,17 @@ class Pipeline:
         """Step 7: one immutable segment per tenant, durable on return."""
         for tenant, members in _by_tenant(batch.members).items():
             if tenant not in batch.placed:
-                batch.placed[tenant] = _place(members, self.store.put(tenant, members))
+                put = self.store.put(tenant, members)
+                batch.segments[tenant], batch.placed[tenant] = put.key, _place(members, put.locations)
         reach("worker.put")
 
     def commit(self, batch: Batch) -> None:
         """Step 8: one catalog transaction, which alone decides New, Same, Conflict; then the operators' decisions."""
         placed = [one for group in batch.placed.values() for one in group]
         if placed and not batch.committed:
-            verdicts = self.catalog.commit_batch(placed, equal=self.equal, on_conflict=self.on_conflict)
+            verdicts = self.catalog.commit_batch(
+                placed, equal=self.equal, on_conflict=self.on_conflict, segments=list(batch.segments.values())
+            )
             batch.verdicts.update(_label(verdict) for verdict in verdicts)
         batch.committed = True
         for decision in filter(is_decision, batch.taken):

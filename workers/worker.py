@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from archive.catalog import KnownVersion
+from archive.catalog import Equal, OnConflict
 from archive.compare import comparer, versions_equal
 from archive.journal import conflict_writer
 from archive.local_store import LocalSegmentStore
 from archive.sql_catalog import SqlCatalog, open_catalog
 from archive.sql_reader import open_reader
+from archive.unfinished import commit_unfinished, require_empty, unfinished
 from broker.local.consumer import LocalConsumer
-from broker.log import Taken
 from instances.decode import IsolatedDecoder
-from runtime import metrics
 from runtime.clock import Clock, SystemClock
 from runtime.logs import get_logger
 from runtime.settings import GIB, WorkerSettings
 from schemas.message import Lane
-from schemas.reasons import KeptReason, QuarantineReason
-from schemas.record import InstanceRecord, PlacedRecord, QuarantineRecord
 from segments.disk import Disk, SystemDisk
 from workers.attempts import AttemptBook
 from workers.batches import Batches, BatchLimits
-from workers.claims import claim_of, opened
+from workers.committing import Committer
 from workers.decisions import Decider
+from workers.judging import Judging
 from workers.lanes import LaneLoop
 from workers.pipeline import Batch, Pipeline
-from workers.preparation import Judged, KnownVersions, Policy, judge, positioned, quarantine
+from workers.preparation import Policy
 
 #: Comparing re-encoded instances decodes foreign streams in a child process: seconds and bytes it may take.
 _COMPARE_TIMEOUT_S, _COMPARE_MEMORY_MAX_BYTES = 60.0, 2 * GIB
@@ -42,13 +40,14 @@ def run_worker(settings: WorkerSettings, stop: threading.Event, ready: Callable[
     """Take from the log and commit to the archive until `stop` is set and the batches in flight are committed.
 
     Raises:
-        Misconfigured: another worker has this folder, or the catalog is of another version.
+        Misconfigured: another worker has this folder, or the catalog is of another version or of another day.
         Exception: one lane failed; the others were stopped in order, and nothing is lost.
     """
     with ExitStack() as stack:
         rooms = _open_rooms(settings, stack)
+        _finish_last_run(settings, rooms)
         threads = stack.enter_context(ThreadPoolExecutor(settings.worker_threads, "prepare"))
-        committer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
+        committer = stack.enter_context(closing(Committer()))
         lanes = [_lane(lane, settings, rooms, threads, committer, stack) for lane in Lane]
         runners = stack.enter_context(ThreadPoolExecutor(len(lanes), "lane"))
         running = [runners.submit(_run, lane, stop) for lane in lanes]
@@ -66,11 +65,10 @@ class _Rooms:
     clock: Clock
     store: LocalSegmentStore
     catalog: SqlCatalog
+    judging: Judging
     decider: Decider
-    policy: Policy
-    can_rewrite: Callable[[int], bool]
-    equal: Callable[[PlacedRecord, KnownVersion], bool]
-    on_conflict: Callable[[PlacedRecord, KnownVersion], None]
+    equal: Equal
+    on_conflict: OnConflict
 
 
 def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
@@ -78,6 +76,8 @@ def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
     disk.make_folder(settings.run_dir)
     store = stack.enter_context(closing(LocalSegmentStore(settings.archive_dir, disk=disk, clock=clock)))
     store.sweep()
+    if not settings.catalog_path.exists():
+        require_empty(store)
     catalog = stack.enter_context(closing(open_catalog(settings.catalog_path, clock=clock)))
     decoder = stack.enter_context(
         closing(IsolatedDecoder(processes=1, timeout_s=_COMPARE_TIMEOUT_S, memory_max_bytes=_COMPARE_MEMORY_MAX_BYTES))
@@ -85,18 +85,39 @@ def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
     policy = Policy(transcode=settings.transcode, transcode_max_bytes=settings.transcode_max_bytes)
     equal, on_conflict = versions_equal(comparer(store, decoder.samples)), conflict_writer(store, clock)
     reader = stack.enter_context(closing(open_reader(settings.catalog_path)))
-    decider = Decider(store=store, catalog=catalog, reader=reader, policy=policy, equal=equal, on_conflict=on_conflict)
     return _Rooms(
         disk=disk,
         clock=clock,
         store=store,
         catalog=catalog,
-        decider=decider,
-        policy=policy,
-        can_rewrite=lambda size_bytes: _has_room_beside(settings, size_bytes),
+        judging=Judging(
+            store=store,
+            catalog=catalog,
+            policy=policy,
+            can_rewrite=lambda size_bytes: _has_room_beside(settings, size_bytes),
+        ),
+        decider=Decider(
+            store=store, catalog=catalog, reader=reader, policy=policy, equal=equal, on_conflict=on_conflict
+        ),
         equal=equal,
         on_conflict=on_conflict,
     )
+
+
+def _finish_last_run(settings: WorkerSettings, rooms: _Rooms) -> None:
+    """Commit what the last run put and did not commit; left alone where two starts died of it.
+
+    Its messages come again from the log, where a killer is isolated.
+    """
+    found = unfinished(rooms.store, rooms.catalog, segments_max=settings.batch_max_messages)
+    if not found:
+        return
+    book = AttemptBook(settings.run_dir / "attempts-unfinished.json", rooms.disk)
+    if book.begin(found[-1]):
+        get_logger().error("unfinished_segments_left", segments=len(found))
+    else:
+        commit_unfinished(rooms.store, rooms.catalog, found, equal=rooms.equal, on_conflict=rooms.on_conflict)
+    book.done()
 
 
 def _has_room_beside(settings: WorkerSettings, size_bytes: int) -> bool:
@@ -110,7 +131,7 @@ def _has_room_beside(settings: WorkerSettings, size_bytes: int) -> bool:
 
 
 def _lane(
-    lane: Lane, settings: WorkerSettings, rooms: _Rooms, threads: Executor, committer: Executor, stack: ExitStack
+    lane: Lane, settings: WorkerSettings, rooms: _Rooms, threads: Executor, committer: Committer, stack: ExitStack
 ) -> LaneLoop:
     consumer = stack.enter_context(
         closing(LocalConsumer(settings.log_dir, lane=lane, disk=rooms.disk, clock=rooms.clock))
@@ -125,8 +146,8 @@ def _lane(
     )
     pipeline = Pipeline(
         consumer=consumer,
-        hint=lambda taken: _known(rooms.catalog, taken),
-        judge=lambda taken, known: _judge(rooms, taken, known),
+        hint=rooms.judging.hint,
+        judge=rooms.judging.judge,
         threads=threads,
         store=rooms.store,
         catalog=rooms.catalog,
@@ -140,7 +161,7 @@ def _lane(
         batches=Batches(consumer, limits, rooms.clock),
         book=AttemptBook(settings.run_dir / f"attempts-{lane}.json", rooms.disk),
         committer=committer,
-        prepare_killer=lambda taken: _killer(rooms, taken),
+        prepare_killer=rooms.judging.killer,
         release=lambda batch: _release(rooms.store, batch),
         retry_wait_max_s=settings.retry_wait_max_s,
     )
@@ -151,49 +172,6 @@ def _run(lane: LaneLoop, stop: threading.Event) -> None:
         lane.run(stop)
     finally:
         stop.set()  # a lane that fails takes the process down in order: the supervisor starts it again
-
-
-def _known(catalog: SqlCatalog, taken: Sequence[Taken]) -> KnownVersions:
-    """Step 5: what is committed under the UIDs of these messages, by (tenant, SOP Instance UID)."""
-    uids: dict[str, list[str]] = {}
-    for one in taken:
-        attributes = one.message.attributes
-        uids.setdefault(attributes.tenant, []).append(attributes.sop_instance_uid)
-    return {
-        (tenant, uid): versions
-        for tenant, wanted in uids.items()
-        for uid, versions in catalog.known(tenant, wanted).items()
-    }
-
-
-def _judge(rooms: _Rooms, taken: Taken, known: KnownVersions) -> Judged:
-    message, policy = taken.message, rooms.policy
-    if message.attributes.data_ref and not rooms.can_rewrite(message.attributes.size_bytes):
-        policy = replace(policy, transcode="keep", kept_reason=KeptReason.NO_ROOM)
-    with opened(message, rooms.store, memory_max_bytes=policy.transcode_max_bytes) as file:
-        judged = judge(message.attributes, file, known, policy, claim_of(message.attributes))
-    _count(judged)
-    return positioned(judged, taken.position)
-
-
-def _count(judged: Judged) -> None:
-    record = getattr(judged, "record", None)
-    if isinstance(record, QuarantineRecord):
-        metrics.QUARANTINED.labels(record.reason).inc()
-        get_logger().warning("instance_quarantined", message_id=record.attributes.id, reason=record.reason)
-    elif isinstance(record, InstanceRecord) and record.kept_reason:
-        metrics.KEPT.labels(record.kept_reason).inc()
-
-
-def _killer(rooms: _Rooms, taken: Taken) -> Batch:
-    """A message that was alone in flight at three deaths: quarantined without being looked into."""
-    message = taken.message
-    with opened(message, rooms.store, memory_max_bytes=rooms.policy.transcode_max_bytes) as file:
-        detail = "its worker died three times while it was alone in flight"
-        claim = claim_of(message.attributes)
-        entry = quarantine(message.attributes, file, QuarantineReason.KILLS_WORKER, detail, claim)
-    _count(entry)
-    return Batch(taken=[taken], members=[positioned(entry, taken.position)])
 
 
 def _release(store: LocalSegmentStore, batch: Batch) -> None:

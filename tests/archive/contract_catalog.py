@@ -9,6 +9,7 @@ import pytest
 
 from archive.catalog import Catalog, CatalogReader, Found, KnownVersion, Query, Scope
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
+from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, PlacedRecord
 from tests.archive.samples import (
     NEW,
@@ -123,6 +124,15 @@ class CatalogContract:
         assert seen == [(record("1.1", "b").wire_sha256, first.wire_sha256, 1)]
         assert current(reader, "1.2", "1.7") == []
         assert reader.counters(TENANT)["instances"] == 1
+
+    def test_a_batch_is_known_by_its_segments(self, catalog: Catalog) -> None:
+        """Also if nothing in it was new, or all of it lies elsewhere."""
+        one, key = placed(record("1.1")), SegmentKey(f"{TENANT}/2026/03/01/batch.tar")
+        for segment in (key, SegmentKey(f"{TENANT}/2026/03/01/again.tar")):
+            assert not catalog.has_committed(segment)
+            catalog.commit_batch([one], equal=never_equal, on_conflict=not_noted, segments=[segment])
+            assert catalog.has_committed(segment)
+        assert catalog.has_committed(one.location.segment)
 
     def test_known_is_what_is_committed(self, catalog: Catalog) -> None:
         commit(catalog, record("1.1", "a"))

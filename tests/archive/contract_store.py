@@ -20,43 +20,43 @@ class StoreContract:
 
     def test_what_was_put_is_read(self, store: SegmentStore) -> None:
         members = [member(mr_dataset(number)) for number in (1, 2, 3)]
-        locations = store.put(TENANT, members)
+        locations = store.put(TENANT, members).locations
         for one, location in zip(members, locations, strict=True):
             assert store.read(location) == b"".join(bytes(part) for part in one.parts)
             assert location.size_bytes == one.size_bytes
 
     def test_a_batch_is_one_segment(self, store: SegmentStore) -> None:
-        locations = store.put(TENANT, [member(mr_dataset(1)), unfileable("q1"), member(mr_dataset(2))])
+        locations = store.put(TENANT, [member(mr_dataset(1)), unfileable("q1"), member(mr_dataset(2))]).locations
         assert len({location.segment for location in locations}) == 1
         assert list(store.keys()) == [locations[0].segment]
 
     def test_reading_a_range(self, store: SegmentStore) -> None:
-        (location,) = store.put(TENANT, [unfileable("q1", bytes(range(256)))])
+        (location,) = store.put(TENANT, [unfileable("q1", bytes(range(256)))]).locations
         assert store.read(location, 10, 5) == bytes(range(10, 15))
         assert store.read(location, 250) == bytes(range(250, 256))
         assert store.read(location, 256) == b""
 
     @pytest.mark.parametrize(("offset", "size"), [(-1, 1), (0, 257), (257, None), (200, 100), (0, -1)])
     def test_a_range_outside_the_member_is_refused(self, store: SegmentStore, offset: int, size: int | None) -> None:
-        (location,) = store.put(TENANT, [unfileable("q1", bytes(range(256)))])
+        (location,) = store.put(TENANT, [unfileable("q1", bytes(range(256)))]).locations
         with pytest.raises(ValueError, match="not inside the member"):
             store.read(location, offset, size)
 
     def test_streaming_gives_the_same_in_bounded_pieces(self, store: SegmentStore) -> None:
         content = bytes(range(256)) * 10_000
-        (location,) = store.put(TENANT, [unfileable("q1", content)])
+        (location,) = store.put(TENANT, [unfileable("q1", content)]).locations
         pieces = list(store.stream(location))
         assert b"".join(pieces) == content
         assert max(map(len, pieces)) <= 1024 * 1024
         assert b"".join(store.stream(location, 7, 1_500_000)) == content[7:1_500_007]
 
     def test_an_adopted_member_keeps_its_place_and_order(self, store: SegmentStore) -> None:
-        (elsewhere,) = store.put(TENANT, [member(mr_dataset(1))])
+        (elsewhere,) = store.put(TENANT, [member(mr_dataset(1))]).locations
         adopted = AdoptedMember(record=record("1.1"), location=elsewhere)
-        first, second, third = store.put(TENANT, [member(mr_dataset(2)), adopted, member(mr_dataset(3))])
+        first, second, third = store.put(TENANT, [member(mr_dataset(2)), adopted, member(mr_dataset(3))]).locations
         assert second == elsewhere
         assert first.segment == third.segment != elsewhere.segment
-        assert store.put(TENANT, [adopted]) == [elsewhere]
+        assert store.put(TENANT, [adopted]).locations == [elsewhere]
 
     def test_there_is_no_such_segment(self, store: SegmentStore) -> None:
         for key in ("default/2026/01/01/0.tar", "../../etc/passwd", "/etc/passwd", "default/../x.tar", ""):
@@ -64,17 +64,23 @@ class StoreContract:
                 store.read(MemberLocation(segment=key, offset=0, size_bytes=1))
 
     def test_keys_are_in_the_order_of_puts_also_after_reopening(self, store: SegmentStore, reopened: Reopen) -> None:
-        put = [store.put(TENANT, [unfileable("q1")])[0].segment, store.put_journal({"kind": "x"})]
-        put.append(store.put("aardvark", [unfileable("q2")])[0].segment)
+        put = [store.put(TENANT, [unfileable("q1")]).locations[0].segment, store.put_journal({"kind": "x"})]
+        put.append(store.put("aardvark", [unfileable("q2")]).locations[0].segment)
         again = reopened()
         put.append(again.put_journal({"kind": "y"}))
-        put.append(again.put(TENANT, [unfileable("q3")])[0].segment)
+        put.append(again.put(TENANT, [unfileable("q3")]).locations[0].segment)
         assert list(again.keys()) == put
         assert list(again.keys("journal/")) == [put[1], put[3]]
         assert list(again.keys(f"{TENANT}/")) == [put[0], put[4]]
 
+    def test_newest_first_over_tenants_and_without_the_journal(self, store: SegmentStore, reopened: Reopen) -> None:
+        put = [store.put(tenant, [unfileable("q1")]).key for tenant in (TENANT, "aardvark", TENANT)]
+        store.put_journal({"kind": "x"})
+        put.append(reopened().put("zebra", [unfileable("q2")]).key)
+        assert list(store.newest_first()) == put[::-1]
+
     def test_deleting(self, store: SegmentStore) -> None:
-        (location,) = store.put(TENANT, [unfileable("q1")])
+        (location,) = store.put(TENANT, [unfileable("q1")]).locations
         assert store.read(location)
         store.delete(location.segment)
         store.delete(location.segment)
@@ -88,7 +94,7 @@ class StoreContract:
                 store.put(tenant, [unfileable("q1")])
 
     def test_many_readers_at_once(self, store: SegmentStore) -> None:
-        locations = [store.put(TENANT, [unfileable(f"q{n}", bytes([n]) * 4096)])[0] for n in range(20)]
+        locations = [store.put(TENANT, [unfileable(f"q{n}", bytes([n]) * 4096)]).locations[0] for n in range(20)]
         wrong: list[int] = []
 
         def read_all() -> None:

@@ -12,9 +12,10 @@ from archive.decisions import execute
 from archive.journal import conflict_writer
 from archive.local_store import LocalSegmentStore
 from archive.rebuild import Rebuilding, rebuild
-from archive.segment_store import AdoptedMember, PreparedMember
+from archive.segment_store import AdoptedMember, PreparedMember, PutSegment
 from archive.sql_catalog import SqlCatalog, open_catalog
 from archive.sql_reader import SqlCatalogReader, open_reader
+from archive.unfinished import commit_unfinished, unfinished
 from instances.decode import IsolatedDecoder
 from schemas.decisions import Decision
 from schemas.record import PlacedRecord
@@ -36,16 +37,30 @@ class House:
         self.equal = comparer(self.store, DECODER.samples)
         self.catalog: SqlCatalog = open_catalog(self.catalog_path, clock=self.clock)
         self.reader: SqlCatalogReader = open_reader(self.catalog_path)
+        self.latest: PutSegment
 
     def put(self, members: Sequence[PreparedMember | AdoptedMember], tenant: str = TENANT) -> list[PlacedRecord]:
         """Step 7."""
-        places = self.store.put(tenant, members)
-        return [PlacedRecord(record=one.record, location=at) for one, at in zip(members, places, strict=True)]
+        self.latest = self.store.put(tenant, members)
+        pairs = zip(members, self.latest.locations, strict=True)
+        return [PlacedRecord(record=one.record, location=at) for one, at in pairs]
 
     def commit(self, placed: Sequence[PlacedRecord]) -> Sequence[Verdict]:
-        """Step 8."""
+        """Step 8 of what was put last."""
         note = conflict_writer(self.store, self.clock)
-        return self.catalog.commit_batch(placed, equal=versions_equal(self.equal), on_conflict=note)
+        return self.catalog.commit_batch(
+            placed,
+            equal=versions_equal(self.equal),
+            on_conflict=note,
+            segments=[self.latest.key] if self.latest else [],
+        )
+
+    def start(self) -> int:
+        """What a worker does first; gives how many segments the last run had put and not committed."""
+        found = unfinished(self.store, self.catalog, segments_max=8)
+        note = conflict_writer(self.store, self.clock)
+        commit_unfinished(self.store, self.catalog, found, equal=versions_equal(self.equal), on_conflict=note)
+        return len(found)
 
     def take(self, *members: PreparedMember | AdoptedMember) -> Sequence[Verdict]:
         """Steps 7 and 8."""

@@ -44,14 +44,14 @@ class TestLocalSegmentStore(StoreContract):
 
 def test_the_index_holds_what_the_catalog_commits(store: LocalSegmentStore) -> None:
     members = [member(mr_dataset(1)), unfileable("q1")]
-    locations = store.put(TENANT, members)
+    locations = store.put(TENANT, members).locations
     lines = [decode_placed(line) for line in store.index(locations[0].segment)]
     assert lines == [PlacedRecord(record=m.record, location=at) for m, at in zip(members, locations, strict=True)]
 
 
 def test_a_member_is_a_valid_file_by_its_range_and_its_frames(store: LocalSegmentStore) -> None:
     one = member(mr_dataset(1, frames=3))
-    (location,) = store.put(TENANT, [one])
+    (location,) = store.put(TENANT, [one]).locations
     file = store.read(location)
     assert file[128:132] == b"DICM"
     assert one.record.frames  # type: ignore[union-attr]
@@ -90,7 +90,7 @@ def test_the_root_explains_itself(store: LocalSegmentStore, tmp_path: Path) -> N
 
 def test_tar_lists_silently_and_extracts_with_provenance(store: LocalSegmentStore, tmp_path: Path) -> None:
     members = [member(mr_dataset(1)), member(mr_dataset(1, seed=5)), unfileable("q1")]
-    (first, *_) = store.put(TENANT, members)
+    (first, *_) = store.put(TENANT, members).locations
     segment = tmp_path / "archive" / "segments" / first.segment
     out = tmp_path / "out"
     out.mkdir()
@@ -122,7 +122,7 @@ def _keeps_attributes(folder: Path) -> bool:
 
 def test_pythons_tarfile_reads_names_and_provenance(store: LocalSegmentStore, tmp_path: Path) -> None:
     one = member(mr_dataset(1))
-    (location,) = store.put(TENANT, [one])
+    (location,) = store.put(TENANT, [one]).locations
     with tarfile.open(tmp_path / "archive" / "segments" / location.segment) as segment:
         found = segment.getmembers()[0]
     digest = one.record.wire_sha256
@@ -131,7 +131,7 @@ def test_pythons_tarfile_reads_names_and_provenance(store: LocalSegmentStore, tm
 
 
 def test_a_segment_cut_short_is_damaged(store: LocalSegmentStore, tmp_path: Path) -> None:
-    (location,) = store.put(TENANT, [unfileable("q1", bytes(8192))])
+    (location,) = store.put(TENANT, [unfileable("q1", bytes(8192))]).locations
     os.truncate(tmp_path / "archive" / "segments" / location.segment, location.offset + 100)
     with pytest.raises(SegmentDamaged):
         store.read(location)
@@ -140,7 +140,7 @@ def test_a_segment_cut_short_is_damaged(store: LocalSegmentStore, tmp_path: Path
 def test_descriptors_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_store, "DESCRIPTORS_MAX", 4)
     store = LocalSegmentStore(tmp_path / "archive", clock=StepClock())
-    locations = [store.put(TENANT, [unfileable(f"q{n}", bytes([n]))])[0] for n in range(12)]
+    locations = [store.put(TENANT, [unfileable(f"q{n}", bytes([n]))]).locations[0] for n in range(12)]
     before = _open_files()
     for _ in range(2):
         assert [store.read(location) for location in locations] == [bytes([n]) for n in range(12)]
@@ -175,7 +175,7 @@ def test_after_a_failed_put_nothing_is_visible_and_the_next_one_works(tmp_path: 
     assert len(list(store.keys())) == 1
     assert list((tmp_path / "archive").rglob("*.part")) == []
     disk.full = False
-    assert store.read(store.put(TENANT, [unfileable("q1")])[0]) == b"no data set"
+    assert store.read(store.put(TENANT, [unfileable("q1")]).locations[0]) == b"no data set"
 
 
 def test_a_journal_entry_comes_back(store: LocalSegmentStore, tmp_path: Path) -> None:

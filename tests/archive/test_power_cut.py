@@ -27,7 +27,7 @@ def _story(disk: RecordingDisk, root: Path) -> None:
     store = LocalSegmentStore(root / "archive", disk=disk, clock=StepClock())
     for tenant, name in ((TENANT, "q1"), (TENANT, "q2"), ("north", "q3")):
         member = unfileable(name, name.encode() * 700)
-        (location,) = store.put(tenant, [member])
+        (location,) = store.put(tenant, [member]).locations
         disk.note((location.segment, location, _content(member)))
         key = store.put_journal({"kind": "x", "after": name})
         disk.note((key, None, b""))

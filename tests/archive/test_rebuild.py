@@ -80,9 +80,9 @@ def _act(house: House, action: str, what: object, turn: int) -> None:
     elif action == "crash after put":
         batch = list(what)  # type: ignore[call-overload]
         house.put(batch)
-        house.take(batch[0])
-        if batch[1:]:
-            house.take(*batch[1:])
+        house.start()
+        for one in reversed(batch):  # from several lanes, in whatever order
+            house.take(one)
     elif action == "crash in commit":
         _crash_in_commit(house, list(what))  # type: ignore[call-overload]
     elif action == "overtaken":
@@ -112,12 +112,15 @@ def _crash_in_commit(house: House, batch: list[PreparedMember]) -> None:
     try:
         house.catalog.commit_batch(placed, equal=lambda a, b: house.equal(a.location, b.location), on_conflict=dies)
     except _Crash:
+        house.start()
         house.take(*batch)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(actions, min_size=1, max_size=8))
 @example([("overtaken", 1), ("use", (1, "elsewhere")), ("batch", [instance(1, "other")])])
+@example([("crash after put", [instance(1, "reencoded"), instance(1, "first")])])
+@example([("crash after put", [odd(1)]), ("replay", 1)])
 @example([("batch", [odd(1)]), ("replay", 1), ("batch", [odd(1)]), ("discard", 1), ("batch", [odd(1)])])
 def test_rebuilt_answers_as_the_live_one(history: list[tuple[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

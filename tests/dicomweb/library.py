@@ -57,7 +57,7 @@ class Library:
         """Commit one batch; a data set is encoded in `syntax` (Explicit VR LE), a file is taken as it is."""
         encoded = [one if isinstance(one, bytes) else part10(one, syntax or "1.2.840.10008.1.2.1") for one in files]
         members = [self._member(file, tenant, htj2k=htj2k) for file in encoded]
-        locations = self.store.put(tenant, members)
+        locations = self.store.put(tenant, members).locations
         placed = [
             PlacedRecord(record=one.record, location=location) for one, location in zip(members, locations, strict=True)
         ]

@@ -15,7 +15,7 @@ from typing import Any
 from schemas.message import MessageAttributes
 from tests.waiting import until
 from tests.workers.pool import Pool
-from workers import worker
+from workers import judging
 from workers.preparation import Judged, judge
 
 
@@ -26,7 +26,7 @@ def main(folder: Path, killer_uid: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return judge(attributes, *rest)
 
-    worker.judge = deadly  # type: ignore[assignment]
+    judging.judge = deadly  # type: ignore[assignment]
     pool = Pool(folder, worker_threads=1)
     with pool.working():
         until(lambda: pool.left() == 0, what="an empty log")

@@ -13,7 +13,7 @@ from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
 from schemas.reasons import QuarantineReason
 from tests.datasets import mr_dataset
 from tests.workers.pool import SCOPE, TENANT, Pool, decision, message
-from workers import decisions, worker
+from workers import decisions, judging
 from workers.preparation import Judged, quarantine
 
 FIRST, SECOND = mr_dataset(1), mr_dataset(1, seed=1)
@@ -82,7 +82,7 @@ def test_what_is_fileable_now_is_filed_by_a_replay(pool: Pool, monkeypatch: pyte
         return quarantine(attributes, file, QuarantineReason.DECODE_LIMIT, "an older program")
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "judge", older)
+        patch.setattr(judging, "judge", older)
         pool.work(message(FIRST))
     assert pool.counts() == (0, 0, 1)
     (entry,) = pool.quarantined()
