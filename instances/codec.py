@@ -28,6 +28,7 @@ from instances.syntax import (
     JPEG_LS_LOSSLESS,
     JPEG_LS_NEAR_LOSSLESS,
     RLE_LOSSLESS,
+    TURNED_TO_RGB,
 )
 from schemas.record import InstanceAttributes
 
@@ -67,7 +68,7 @@ def native_photometric_interpretation(transfer_syntax: str, instance: InstanceAt
     declared = instance.photometric_interpretation
     if instance.samples_per_pixel != 3:
         return declared
-    if declared.startswith("YBR") and transfer_syntax in _TURNED_TO_RGB:
+    if declared.startswith("YBR") and transfer_syntax in TURNED_TO_RGB:
         return "RGB"
     return declared
 
@@ -151,8 +152,4 @@ _DECODERS: Final[dict[str, _Decoder]] = {
     RLE_LOSSLESS: _rle,
     DEFLATED_FRAME: _deflated,
 }
-#: JPEG decoders turn YCbCr to RGB; JPEG 2000 undoes its component transform (PS3.3 C.7.6.3.1.2).
-_TURNED_TO_RGB: Final = frozenset(
-    {JPEG_BASELINE, JPEG_EXTENDED, JPEG_2000_LOSSLESS, JPEG_2000, HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL, HTJ2K}
-)
 DECODABLE: Final = frozenset(_DECODERS)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from instances.dictionary import dictionary_vr
 from instances.elements import (
     DATASET_TRAILING_PADDING,
     DEPTH_MAX,
@@ -32,7 +33,7 @@ from instances.elements import (
     walk,
 )
 from instances.inflate import inflate
-from instances.syntax import LOSSLESS, NATIVE, Encoding, encoding_of
+from instances.syntax import LOSSLESS, NATIVE, TURNED_TO_RGB, Encoding, encoding_of
 from runtime.errors import Unfileable
 
 Decode = Callable[[Buffer, str], Buffer]
@@ -52,7 +53,10 @@ WORD_BYTES: Final = {
     **dict.fromkeys((b"UL", b"SL", b"FL", b"OF", b"OL"), 4),
     **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), 8),
 }
-_BINARY: Final = frozenset({*WORD_BYTES, b"OB"})
+#: Text, where padding behind each value, or behind the only one, does not count (PS3.5 6.2).
+_TEXT: Final = frozenset((b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"PN", b"SH", b"TM", b"UC", b"UI"))
+_TEXT_OF_ONE_VALUE: Final = frozenset((b"LT", b"ST", b"UT", b"UR"))
+_TEXT_BYTES_MAX: Final = 1 << 20
 
 
 class _Level(NamedTuple):
@@ -82,6 +86,10 @@ def equivalent(a: Buffer, a_syntax: str, b: Buffer, b_syntax: str, *, decode: De
         return True
     if not {a_syntax, b_syntax} <= LOSSLESS | NATIVE:
         return False
+    if _native_photometric(comparison.photometric[0], a_syntax) != _native_photometric(
+        comparison.photometric[1], b_syntax
+    ):
+        return False
     return _trimmed_pixels(decode(a, a_syntax)) == _trimmed_pixels(decode(b, b_syntax))
 
 
@@ -106,6 +114,8 @@ class _Comparison:
         self._pairs: list[tuple[int, _Level, _Level]] = [(0, a, b)]
         #: Pixel Data is compressed on a side and not equal as it stands.
         self.pixels_differ = False
+        #: Photometric Interpretation of each side.
+        self.photometric = ("", "")
         self._attributes_differ = False
 
     def equal(self) -> bool:
@@ -116,8 +126,12 @@ class _Comparison:
         return self.pixels_differ or not self._attributes_differ
 
     def _levels_equal(self, depth: int, a: _Level, b: _Level) -> bool:
-        a_elements, b_elements = _by_tag(a, depth), _by_tag(b, depth)
+        a_elements, a_rest = _by_tag(a, depth)
+        b_elements, b_rest = _by_tag(b, depth)
+        if a_rest != b_rest:
+            return False
         if depth == 0:
+            self.photometric = _photometric(a, a_elements), _photometric(b, b_elements)
             for tag in a_elements.keys() ^ b_elements.keys():
                 if tag in _SAMPLE_ATTRIBUTES:
                     self._attributes_differ = True
@@ -162,15 +176,26 @@ class _Comparison:
         return True
 
 
-def _by_tag(level: _Level, depth: int) -> dict[int, list[Element]]:
-    """What counts of a level, by tag."""
+def _native_photometric(declared: str, transfer_syntax: str) -> str:
+    """What the decoded samples are; some codestreams give back the colours that they turned (PS3.5 8.2)."""
+    return "RGB" if declared.startswith("YBR") and transfer_syntax in TURNED_TO_RGB else declared
+
+
+def _photometric(level: _Level, elements: dict[int, list[Element]]) -> str:
+    found = elements.get(_PHOTOMETRIC_INTERPRETATION)
+    return bytes(level.view[found[0].value_offset : found[0].value_end]).decode("latin-1").strip("\0 ") if found else ""
+
+
+def _by_tag(level: _Level, depth: int) -> tuple[dict[int, list[Element]], bytes]:
+    """What counts of a level: elements by tag, and the few bytes behind the last one, if they are more than zeros."""
     found: dict[int, list[Element]] = {}
+    end = level.start
     for element in walk(level.view, level.encoding, level.start, level.end, depth_max=DEPTH_MAX - depth):
-        tag = element.tag
+        tag, end = element.tag, element.end
         if tag & 0xFFFF == 0 or tag == DATASET_TRAILING_PADDING or tag >> 16 == 2:
             continue
         found.setdefault(tag, []).append(element)
-    return found
+    return found, bytes(level.view[end : level.end]).rstrip(b"\0")
 
 
 def _items(level: _Level, element: Element) -> Iterator[_Level]:
@@ -219,14 +244,18 @@ def _is_sequence(level: _Level, element: Element) -> bool:
 
 
 def _values_equal(a: _Level, x: Element, b: _Level, y: Element) -> bool:
-    vr = next((e.vr for e in (x, y) if e.vr not in (b"", b"UN")), b"")
+    vr = next((e.vr for e in (x, y) if e.vr not in (b"", b"UN")), b"") or dictionary_vr(x.tag)
     p, q = a.view[x.value_offset : x.value_end], b.view[y.value_offset : y.value_end]
     if a.encoding.little_endian != b.encoding.little_endian and vr in WORD_BYTES:
         big, little = (q, p) if a.encoding.little_endian else (p, q)
         return any(_same_binary(_swapped(big, word), little) for word in {WORD_BYTES[vr], _pixel_word(x, vr)})
-    if vr in _BINARY:
-        return _same_binary(p, q)
-    return p == q or (len(p) < 1 << 20 and len(q) < 1 << 20 and _trimmed(p) == _trimmed(q))
+    if p == q:
+        return True
+    if vr in _TEXT and max(len(p), len(q)) < _TEXT_BYTES_MAX:
+        return _trimmed(p) == _trimmed(q)
+    if vr in _TEXT_OF_ONE_VALUE:
+        return bytes(p).rstrip(b" \0") == bytes(q).rstrip(b" \0")
+    return _same_binary(p, q)
 
 
 def _pixel_word(element: Element, vr: bytes) -> int:
@@ -249,5 +278,5 @@ def _same_binary(p: memoryview, q: memoryview) -> bool:
 
 
 def _trimmed(value: memoryview) -> bytes:
-    """A text value: trailing spaces and nulls of each of its values do not count (PS3.5 6.2)."""
+    """A text without trailing spaces and nulls of each of its values."""
     return b"\\".join(part.rstrip(b" \0") for part in bytes(value).split(b"\\"))

@@ -8,12 +8,10 @@ set trailing padding, which would be wrong or pointless afterwards, are left out
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Final
 
 import numpy as np
-from pydicom.datadict import dictionary_VR
 
+from instances.dictionary import US_OR_SS, dictionary_vr
 from instances.elements import (
     DATASET_TRAILING_PADDING,
     DEPTH_MAX,
@@ -47,8 +45,6 @@ _SHORT_LENGTH_MAX = 0xFFFF
 _PIECE_ITEM = IMPLICIT[True].pack(ITEM >> 16, ITEM & 0xFFFF, UNDEFINED)
 _PIECE_ITEM_END = IMPLICIT[True].pack(ITEM_DELIMITATION >> 16, ITEM_DELIMITATION & 0xFFFF, 0)
 _PIECE_SEQUENCE_END = IMPLICIT[True].pack(SEQUENCE_DELIMITATION >> 16, SEQUENCE_DELIMITATION & 0xFFFF, 0)
-#: Dictionary entries with a choice: what holds where nothing in the data set decides (PS3.5 A.1, A.2).
-_CHOICES: Final = {"US or OW": b"OW", "US or SS or OW": b"OW", "OB or OW": b"OW"}
 
 
 def reencode(dataset: Buffer, transfer_syntax: str) -> Buffer:
@@ -203,18 +199,7 @@ class _Writer:
     def _vr(self, tag: int) -> bytes:
         if tag == PIXEL_DATA:
             return b"OW"  # PS3.5 A.1: implicit native Pixel Data is OW, which stays true in little endian
-        vr = _dictionary_vr(tag)
-        if vr == b"US or SS":
+        vr = dictionary_vr(tag)
+        if vr == US_OR_SS:
             return b"SS" if self._signed else b"US"
         return vr
-
-
-@lru_cache(maxsize=8192)
-def _dictionary_vr(tag: int) -> bytes:
-    if tag >> 16 & 1:
-        return b"LO" if 0x10 <= tag & 0xFFFF <= 0xFF else b"UN"  # private creators (PS3.5 7.8.1), other private ones
-    try:
-        vr = dictionary_VR(tag)
-    except KeyError:
-        return b"UN"
-    return _CHOICES.get(vr, vr.encode())

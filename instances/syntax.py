@@ -39,6 +39,11 @@ LOSSLESS: Final = frozenset(
     }
 )
 
+#: JPEG decoders turn YCbCr to RGB; JPEG 2000 undoes its component transform (PS3.3 C.7.6.3.1.2).
+TURNED_TO_RGB: Final = frozenset(
+    {JPEG_BASELINE, JPEG_EXTENDED, JPEG_2000_LOSSLESS, JPEG_2000, HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL, HTJ2K}
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from instances.decode import IsolatedDecoder
 from instances.description import describe
@@ -115,6 +116,19 @@ def one_bit_other() -> Dataset:
     return dataset
 
 
+def ending_in(last: bytes) -> Dataset:
+    dataset = mr_dataset()
+    dataset.PixelData = dataset.PixelData[: -40 * len(last)] + 40 * last
+    return dataset
+
+
+def private(value: bytes) -> Dataset:
+    dataset = mr_dataset()
+    dataset.add_new(0x00090010, "LO", "ACME")
+    dataset.add_new(0x00091010, "UN", value)
+    return dataset
+
+
 CHANGES: dict[str, Callable[[], tuple[Dataset, Dataset]]] = {
     "a text": lambda: (mr_dataset(), mr_dataset(StudyDescription="Brains")),
     "a leading space": lambda: (mr_dataset(), mr_dataset(StudyDescription=" Brain")),
@@ -125,6 +139,17 @@ CHANGES: dict[str, Callable[[], tuple[Dataset, Dataset]]] = {
     "deep in a sequence": lambda: (with_code("A"), with_code("B")),
     "one more item": lambda: (mr_dataset(SourceImageSequence=[Dataset()]), mr_dataset(SourceImageSequence=[])),
     "photometric interpretation": lambda: (mr_dataset(), mr_dataset(PhotometricInterpretation="MONOCHROME1")),
+    "monochrome the other way round": lambda: (mr_dataset(), mr_dataset(PhotometricInterpretation="MONOCHROME1")),
+    "a number that ends like padding": lambda: (
+        mr_dataset(SmallestImagePixelValue=0),
+        mr_dataset(SmallestImagePixelValue=32),
+    ),
+    "the last samples end like padding": lambda: (ending_in(b"\0\0"), ending_in(b"\x20\0")),
+    "a private value that ends like padding": lambda: (private(b"\1\2\0\0"), private(b"\1\2\0\x20")),
+    "a space before a backslash in text of one value": lambda: (
+        mr_dataset(PatientComments="a \\b"),
+        mr_dataset(PatientComments="a\\b"),
+    ),
     "number of values": lambda: (mr_dataset(ImageType=["A", "B"]), mr_dataset(ImageType=["A", "B", ""])),
 }
 SYNTAXES = [EXPLICIT_LE, ImplicitVRLittleEndian, ExplicitVRBigEndian, DEFLATED_LE]
@@ -135,6 +160,7 @@ SYNTAXES = [EXPLICIT_LE, ImplicitVRLittleEndian, ExplicitVRBigEndian, DEFLATED_L
 def test_other_content_is_not_equal(change: str, syntax: str) -> None:
     a, b = CHANGES[change]()
     encoded_a, encoded_b = encoded(a, EXPLICIT_LE), encoded(b, syntax)
+    assert not equivalent(encoded(a, syntax), syntax, encoded_b, syntax, decode=never)
     assert not equivalent(encoded_a, EXPLICIT_LE, encoded_b, syntax, decode=never)
     assert not equivalent(encoded_b, syntax, encoded_a, EXPLICIT_LE, decode=never)
     assert equivalent(encoded_a, EXPLICIT_LE, encoded(a, syntax), syntax, decode=never)
@@ -185,3 +211,22 @@ def test_what_cannot_be_walked_equals_only_its_bytes() -> None:
     assert not equivalent(deep, EXPLICIT_LE, hostile.with_nested(1000, defined=True), EXPLICIT_LE, decode=never)
     bomb = hostile.deflate_bomb()
     assert not equivalent(bomb, DEFLATED_LE, bomb[:-1], DEFLATED_LE, decode=never)
+
+
+def test_compressed_pixels_do_not_excuse_another_photometric_interpretation(decoder: IsolatedDecoder) -> None:
+    native, inverted = mr_dataset(), mr_dataset(PhotometricInterpretation="MONOCHROME1")
+    for packed in (native, inverted):
+        made = copy.deepcopy(packed)
+        made.file_meta = FileMetaDataset()
+        made.file_meta.TransferSyntaxUID = EXPLICIT_LE
+        made.compress(RLELossless, generate_instance_uid=False)
+        stored = dataset_bytes(made, RLELossless)
+        same = equivalent(dataset_bytes(native), EXPLICIT_LE, stored, RLELossless, decode=decoder.samples)
+        assert same is (packed is native)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_LE, ImplicitVRLittleEndian])
+def test_what_is_left_behind_the_last_element_counts_unless_it_is_zero(syntax: str) -> None:
+    plain = encoded(mr_dataset(), syntax)
+    assert equivalent(plain, syntax, plain + bytes(6), syntax, decode=never)
+    assert not equivalent(plain, syntax, plain + b"\1\2\3", syntax, decode=never)
