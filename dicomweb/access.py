@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+import anyio
 import structlog
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +38,10 @@ _UID_NAMES: Final = {"study": "study_instance_uid", "series": "series_instance_u
 _log = structlog.get_logger()
 
 
+class ClientTooSlow(Exception):
+    """The next piece of an answer was not read in time: it is broken off, and what it held is freed."""
+
+
 @dataclass(slots=True)
 class _Answer:
     """What is known of an answer while it goes out."""
@@ -54,23 +59,28 @@ class AccessMiddleware:
     checking the Host field is what keeps such pages out.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None, tenant: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, hosts: frozenset[str] | None, tenant: str, send_timeout_s: float = float("inf")
+    ) -> None:
         self._app = app
         self._hosts = hosts
         self._tenant = tenant
+        self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         answer = _Answer()
-        listening = _listening(send, answer)
+        listening = _listening(send, answer, self._send_timeout_s)
         try:
             refusal = self._refusal(scope)
             if refusal:
                 await _refuse(listening, *refusal)
             else:
                 await self._app(scope, receive, listening)
+        except ClientTooSlow:
+            _log.info("answer_broken_off", reason="not read in time")
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told, and not by a stack trace
             # The type alone: a message may quote what was read.
             _log.error("read_failed", error=type(error).__name__)
@@ -155,14 +165,18 @@ def _host(scope: Scope) -> str:
     return ""
 
 
-def _listening(send: Send, answer: _Answer) -> Send:
+def _listening(send: Send, answer: _Answer, timeout_s: float) -> Send:
     async def listening(message: Message) -> None:
         if message["type"] == "http.response.start":
             answer.started, answer.status = True, message["status"]
             message = {**message, "headers": _hardened(list(message.get("headers", [])))}
         elif message["type"] == "http.response.body":
             answer.sent_bytes += len(message.get("body", b""))
-        await send(message)
+        try:
+            with anyio.fail_after(timeout_s):
+                await send(message)
+        except TimeoutError:
+            raise ClientTooSlow from None
 
     return listening
 

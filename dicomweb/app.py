@@ -51,7 +51,14 @@ def create_app(
     hosts = None if settings.insecure_demo else loopback_hosts(settings.bind_address)
     return Starlette(
         routes=routes,
-        middleware=[Middleware(AccessMiddleware, hosts=hosts, tenant=settings.tenant)],
+        middleware=[
+            Middleware(
+                AccessMiddleware,
+                hosts=hosts,
+                tenant=settings.tenant,
+                send_timeout_s=settings.http_send_timeout_s,
+            )
+        ],
         exception_handlers={404: _unknown, 405: _not_allowed},
     )
 

@@ -11,17 +11,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from archive.catalog import Readable
 from dicomweb.accept import MediaRange, accepted
 from dicomweb.metadata import find_bulk
-from dicomweb.multipart import Multipart, Part, in_pieces, new_boundary, single_part
+from dicomweb.multipart import Multipart, Part, new_boundary, single_part
 from dicomweb.native import has_pixels, native_frame, native_pixels, stored_frame
 from dicomweb.problems import BadRequest, Endpoint, NotAcceptable, NotFound, answering_problems
 from dicomweb.reading import Reading
 from dicomweb.wado import HEAD_MAX_BYTES, INSTANCE
+from dicomweb.waiting import PIECE_MAX_BYTES, StreamedAnswer
 from instances import syntax
 from instances.part10 import split
 
@@ -79,15 +80,22 @@ def _frames(reading: Reading) -> Endpoint:
         # The first frame is read before the status is sent, so that an undecodable stream is a 406 and no torn answer.
         first = await _frame(reading, readable, numbers[0], chosen)
         if not media_range.multipart and media_range.media_type != "*/*":
-            return Response(first, media_type=content_type)
+            return _whole(reading, first, content_type)
         if len(numbers) == 1:
-            body, outer_type = single_part(media_type, content_type, first)
-            return Response(body, media_type=outer_type)
+            return _whole(reading, *single_part(media_type, content_type, first))
         parts = _parts(reading, readable, numbers, first, content_type, chosen)
         multipart = Multipart(part_type=media_type, parts=parts, boundary=new_boundary())
-        return StreamingResponse(multipart.body(), media_type=multipart.content_type)
+        return StreamedAnswer(multipart.body(), media_type=multipart.content_type)
 
     return answering_problems(frames)
+
+
+def _whole(reading: Reading, body: bytes, content_type: str) -> Response:
+    """A body in memory: at once where it is small, else as its client reads it."""
+    if len(body) <= PIECE_MAX_BYTES:
+        return Response(body, media_type=content_type)
+    headers = {"Content-Length": str(len(body))}
+    return StreamedAnswer(reading.pieces(body), media_type=content_type, headers=headers)
 
 
 def _negotiated(request: Request, stored: str, count: int) -> tuple[MediaRange, str, str]:
@@ -104,10 +112,10 @@ def _negotiated(request: Request, stored: str, count: int) -> tuple[MediaRange, 
 async def _parts(
     reading: Reading, readable: Readable, numbers: Sequence[int], first: bytes, content_type: str, chosen: str
 ) -> AsyncIterator[Part]:
-    yield Part(content_type=content_type, pieces=in_pieces(first))
+    yield Part(content_type=content_type, pieces=reading.pieces(first))
     for number in numbers[1:]:
         body = await _frame(reading, readable, number, chosen)
-        yield Part(content_type=content_type, pieces=in_pieces(body))
+        yield Part(content_type=content_type, pieces=reading.pieces(body))
 
 
 async def _frame(reading: Reading, readable: Readable, number: int, chosen: str) -> bytes:
@@ -154,10 +162,10 @@ def _bulk_data(reading: Reading) -> Endpoint:
         else:
             pieces, size_bytes = await _value(reading, readable, path)
         if not media_range.multipart:
-            return StreamingResponse(pieces, media_type=OCTET_STREAM, headers={"Content-Length": str(size_bytes)})
+            return StreamedAnswer(pieces, media_type=OCTET_STREAM, headers={"Content-Length": str(size_bytes)})
         part = Part(content_type=OCTET_STREAM, pieces=pieces)
         multipart = Multipart(part_type=OCTET_STREAM, parts=_one(part), boundary=new_boundary())
-        return StreamingResponse(multipart.body(), media_type=multipart.content_type)
+        return StreamedAnswer(multipart.body(), media_type=multipart.content_type)
 
     return answering_problems(bulk_data)
 
@@ -174,4 +182,4 @@ async def _value(reading: Reading, readable: Readable, path: str) -> tuple[Async
     if found is None:
         raise NotFound("This instance has no such bulk data.")
     value = bytes(found[0])
-    return in_pieces(value), len(value)
+    return reading.pieces(value), len(value)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
-
-PIECE_MAX_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part: its content type and its body in pieces of at most `PIECE_MAX_BYTES`."""
+    """One part: its content type and its body in pieces of bounded size."""
 
     content_type: str
     pieces: AsyncIterator[bytes]
@@ -58,10 +55,3 @@ def single_part(part_type: str, content_type: str, content: bytes) -> tuple[byte
     head = f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
     tail = f"\r\n--{boundary}--\r\n".encode()
     return b"".join((head, content, tail)), f'multipart/related; type="{part_type}"; boundary={boundary}'
-
-
-async def in_pieces(body: bytes | memoryview) -> AsyncIterator[bytes]:
-    """A body that is in memory already, in pieces of at most `PIECE_MAX_BYTES`."""
-    view = memoryview(body)
-    for begin in range(0, len(view), PIECE_MAX_BYTES):
-        yield bytes(view[begin : begin + PIECE_MAX_BYTES])

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from archive.catalog import Readable
-from dicomweb.multipart import PIECE_MAX_BYTES, in_pieces
 from dicomweb.problems import NotAcceptable, NotFound
 from dicomweb.reading import Reading
+from dicomweb.waiting import PIECE_MAX_BYTES
 from instances.codec import DecodeFailed
 from instances.description import describe
 from instances.elements import Buffer, WalkError, walk
@@ -85,7 +85,7 @@ async def native_pixels(reading: Reading, readable: Readable) -> tuple[AsyncIter
         size_bytes += size_bytes % 2
         return _range(reading, readable, begin, size_bytes), size_bytes
     value = pixel_value(await explicit_le(reading, readable))
-    return in_pieces(value), len(value)
+    return reading.pieces(value), len(value)
 
 
 def has_pixels(record: InstanceRecord) -> bool:
@@ -148,9 +148,10 @@ def codestream_of(dataset: Buffer, transfer_syntax: str, number: int) -> bytes:
         raise NotAcceptable(_UNTOLD)
     bounds = (*(table or (0,)), pixels.value_size_bytes)
     first = pixels.fragments[0][0]
-    return b"".join(
-        view[at : at + size] for at, size in pixels.fragments if bounds[number - 1] <= at - first < bounds[number]
-    )
+    found = [view[at : at + size] for at, size in pixels.fragments if bounds[number - 1] <= at - first < bounds[number]]
+    if not found:  # the offset table is wrong
+        raise NotAcceptable(_UNTOLD)
+    return b"".join(found)
 
 
 @contextmanager

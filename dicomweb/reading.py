@@ -16,8 +16,8 @@ from starlette.requests import Request
 from archive.catalog import CatalogReader, Readable, Scope
 from archive.segment_store import Buffer, SegmentStore
 from dicomweb.heads import HeadCache
-from dicomweb.multipart import PIECE_MAX_BYTES
 from dicomweb.problems import NotFound
+from dicomweb.waiting import PIECE_MAX_BYTES, Pieces, WaitingBodies
 from runtime.settings import WebSettings
 from schemas.identifiers import is_safe_uid, is_tenant
 from schemas.record import InstanceAttributes
@@ -50,6 +50,7 @@ class Reading:
     heads: HeadCache = field(default_factory=HeadCache)
     _threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(THREADS))
     _decodes: list[CapacityLimiter] = field(default_factory=list)
+    _waiting: list[WaitingBodies] = field(default_factory=list)
 
     def scope(self, request: Request) -> Scope:
         """On whose behalf `request` reads, and in which tenant.
@@ -80,7 +81,14 @@ class Reading:
         return found
 
     async def read(self, readable: Readable, offset: int = 0, size_bytes: int | None = None) -> bytes:
-        """Bytes of a stored file, read in a thread; see `read_blocking`."""
+        """Bytes of a stored file, read in a thread; see `read_blocking`.
+
+        Raises:
+            Unavailable: it is large, and too many large answers wait already.
+        """
+        asked_bytes = readable.location.size_bytes - offset if size_bytes is None else size_bytes
+        if asked_bytes > PIECE_MAX_BYTES:
+            await self.waiting.room(asked_bytes)
         return await self.call(lambda: self.read_blocking(readable, offset, size_bytes))
 
     def read_blocking(self, readable: Readable, offset: int = 0, size_bytes: int | None = None) -> bytes:
@@ -104,6 +112,10 @@ class Reading:
         for offset in range(0, size_bytes, PIECE_MAX_BYTES):
             yield await self.read(readable, offset, min(PIECE_MAX_BYTES, size_bytes - offset))
 
+    def pieces(self, body: bytes | memoryview) -> Pieces:
+        """A body that is in memory already, in pieces; it counts as waiting until they have gone out."""
+        return self.waiting.pieces(body)
+
     async def explicit_le(self, readable: Readable) -> bytes:
         """The data set of an instance as native Explicit VR Little Endian; whole in memory, few at a time."""
         async with self.decode_slot:
@@ -124,6 +136,13 @@ class Reading:
             if found.record.wire_sha256 == readable.record.wire_sha256:
                 return found
         raise NotFound("The bytes of this instance are not where the catalog says.")
+
+    @property
+    def waiting(self) -> WaitingBodies:
+        """The large answers that wait for their clients."""
+        if not self._waiting:
+            self._waiting.append(WaitingBodies(self.settings.answer_memory_max_bytes))
+        return self._waiting[0]
 
     @property
     def decode_slot(self) -> CapacityLimiter:

@@ -27,7 +27,7 @@ from instances.decode import IsolatedDecoder
 from runtime.errors import Fatal, Misconfigured
 from runtime.settings import WebSettings
 
-BACKLOG: Final = 256
+BACKLOG: Final = 1024
 _log = structlog.get_logger()
 
 
@@ -80,7 +80,7 @@ def run_web(
         app = create_app(
             settings, reader, store, decoder, extra_routes=extra_routes, ready=is_ready, collect_metrics=collect_metrics
         )
-        serve_app(app, listener, stop, ready, drain_timeout_s=settings.shutdown_timeout_s)
+        serve_app(app, listener, stop, ready, settings=settings)
 
 
 def serve_app(
@@ -89,14 +89,14 @@ def serve_app(
     stop: threading.Event,
     ready: Callable[[], None],
     *,
-    drain_timeout_s: float,
+    settings: WebSettings,
     close_timeout_s: float = 2.0,
 ) -> None:
     """Serve `app` on `listener` until `stop` is set; see `run_web`.
 
-    Answers get `drain_timeout_s` to end and are then broken off; connections get `close_timeout_s` after that.
+    Answers get ``shutdown_timeout_s`` to end and are then broken off; connections get `close_timeout_s` after that.
     """
-    asyncio.run(_serve(app, listener, stop, ready, drain_timeout_s, close_timeout_s))
+    asyncio.run(_serve(app, listener, stop, ready, settings, close_timeout_s))
 
 
 async def _serve(
@@ -104,11 +104,11 @@ async def _serve(
     listener: socket.socket,
     stop: threading.Event,
     ready: Callable[[], None],
-    drain_timeout_s: float,
+    settings: WebSettings,
     close_timeout_s: float,
 ) -> None:
     requests = _Requests(app)
-    server = _Listening(requests, listener)
+    server = _Listening(requests, listener, settings)
     serving = asyncio.create_task(server.serve())
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -122,7 +122,7 @@ async def _serve(
     ready()
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    await requests.drained(drain_timeout_s, close_timeout_s)
+    await requests.drained(settings.shutdown_timeout_s, close_timeout_s)
     server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
     await asyncio.wait({serving}, timeout=close_timeout_s)
     if serving.done():
@@ -137,14 +137,16 @@ def _wait(stop: threading.Event, loop: asyncio.AbstractEventLoop, stopped: async
 class _Listening(Server):
     """granian on a socket that is already bound, as a supervisor hands it down."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, settings: WebSettings) -> None:
         super().__init__(
             app,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             websockets=False,
             backlog=BACKLOG,
-            http1_settings=HTTP1Settings(header_read_timeout=30_000),
+            backpressure=settings.http_connections_max,
+            # It also ends the wait for the next request of a kept connection.
+            http1_settings=HTTP1Settings(header_read_timeout=round(1000 * settings.http_idle_timeout_s)),
             log_enabled=False,
         )
         self._listener = listener

@@ -13,17 +13,18 @@ from functools import partial
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from archive.catalog import Readable
 from dicomweb.accept import MediaRange, accepted
 from dicomweb.metadata import dataset_json, encoded
-from dicomweb.multipart import Multipart, Part, in_pieces, new_boundary
+from dicomweb.multipart import Multipart, Part, new_boundary
 from dicomweb.native import explicit_le, has_pixels
 from dicomweb.problems import Endpoint, NotAcceptable, answering_problems
 from dicomweb.qido import acceptable_json, service_root
 from dicomweb.reading import Reading
+from dicomweb.waiting import StreamedAnswer
 from instances.part10 import file_header, split
 from instances.syntax import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
 from runtime.errors import Rejected
@@ -78,7 +79,7 @@ def _retrieve(reading: Reading) -> Endpoint:
 async def _single(reading: Reading, chosen: Sequence[tuple[Readable, str]], asked: MediaRange) -> Response:
     syntax, pieces, length = await _given(reading, *chosen[0], asked)
     headers = {"Content-Length": str(length)}
-    return StreamingResponse(pieces, media_type=f"{DICOM}; transfer-syntax={syntax}", headers=headers)
+    return StreamedAnswer(pieces, media_type=f"{DICOM}; transfer-syntax={syntax}", headers=headers)
 
 
 async def _several(reading: Reading, chosen: Sequence[tuple[Readable, str]], asked: MediaRange) -> Response:
@@ -89,7 +90,7 @@ async def _several(reading: Reading, chosen: Sequence[tuple[Readable, str]], ask
     else:
         parts = _parts(reading, chosen)
     multipart = Multipart(part_type=DICOM, parts=parts, boundary=new_boundary())
-    return StreamingResponse(multipart.body(), media_type=multipart.content_type)
+    return StreamedAnswer(multipart.body(), media_type=multipart.content_type)
 
 
 async def _given(
@@ -129,12 +130,12 @@ async def _file(reading: Reading, readable: Readable, syntax: str) -> tuple[Asyn
     header = file_header(
         sop_class_uid=instance.sop_class_uid, sop_instance_uid=instance.sop_instance_uid, transfer_syntax=syntax
     )
-    return _joined(header, dataset), len(header) + len(dataset)
+    return _joined(header, reading.pieces(dataset)), len(header) + len(dataset)
 
 
-async def _joined(header: bytes, dataset: bytes) -> AsyncIterator[bytes]:
+async def _joined(header: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield header
-    async for piece in in_pieces(dataset):
+    async for piece in pieces:
         yield piece
 
 
@@ -145,7 +146,7 @@ def _metadata(reading: Reading) -> Endpoint:
     async def metadata(request: Request) -> Response:
         media_type = acceptable_json(request)
         readables = await reading.readables(request)
-        return StreamingResponse(_array(reading, readables, service_root(request)), media_type=media_type)
+        return StreamedAnswer(_array(reading, readables, service_root(request)), media_type=media_type)
 
     return answering_problems(metadata)
 

@@ -118,6 +118,14 @@ class WebSettings(EdgeSettings):
     decode_processes: int = Field(1, ge=1, le=64, description="Child processes that decode compressed pixel data.")
     decode_timeout_s: float = Field(30.0, gt=0, description="Time one decode may take.")
     decode_memory_max_bytes: int = Field(2 * GIB, ge=256 * MIB, description="Memory one decode may take.")
+    answer_memory_max_bytes: int = Field(
+        GIB, ge=MIB, description="Memory of large answers that wait for their clients to read them; over it 503."
+    )
+    http_connections_max: int = Field(2048, ge=16, description="HTTP connections at one time, idle ones included.")
+    http_idle_timeout_s: float = Field(10.0, ge=1, description="Longest wait for a request on an HTTP connection.")
+    http_send_timeout_s: float = Field(
+        60.0, gt=0, description="Longest wait until a client has read the next piece of an answer."
+    )
 
 
 class UpSettings(WebSettings, WorkerSettings):

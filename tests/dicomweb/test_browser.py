@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Response, sync_playwright
 
 from dicomweb.serve import serve_app
+from runtime.settings import WebSettings
 from tests.datasets import PLANTED, ROOT, mr_dataset
 from tests.dicomweb.library import Library
 
@@ -78,7 +79,9 @@ def address(library: Library) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     stop, ready = threading.Event(), threading.Event()
     app = library.app(viewer_dir=REPOSITORY / "viewer")
-    thread = threading.Thread(target=serve_app, args=(app, listener, stop, ready.set), kwargs={"drain_timeout_s": 2.0})
+    thread = threading.Thread(
+        target=serve_app, args=(app, listener, stop, ready.set), kwargs={"settings": WebSettings(shutdown_timeout_s=2)}
+    )
     thread.start()
     assert ready.wait(DEADLINE_S)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import httpx
 import imagecodecs
 import numpy as np
@@ -123,6 +125,15 @@ async def test_frames_of_several_fragments_are_joined(library: Library, frames: 
     assert part.body.startswith(streams[-1])
     [native] = parts_of(await get(library, f"{ONE}/frames/{frames}"))
     assert native.body == pixels[-1].tobytes()
+
+
+async def test_an_offset_table_that_leaves_a_frame_nothing_is_not_believed(library: Library) -> None:
+    streams = [imagecodecs.jpegls_encode(np.full((64, 64), value, "<u2")) for value in (1, 2)]
+    streams = [stream + b"\0" * (len(stream) % 2) for stream in streams]
+    stored = compressed(*streams, frames=2, offsets=True)
+    table = stored.index(struct.pack("<HHLL", 0xFFFE, 0xE000, 8, 0)) + 8
+    library.add(stored[:table] + bytes(8) + stored[table + 8 :])
+    assert (await get(library, f"{ONE}/frames/1", ANY_SYNTAX)).status_code == 406
 
 
 async def test_frames_of_single_bits_begin_at_a_byte(library: Library) -> None:

@@ -8,23 +8,27 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from dicomweb.access import AccessMiddleware
 from dicomweb.serve import bind_http, run_web, serve_app
+from dicomweb.waiting import StreamedAnswer, WaitingBodies
 from runtime.errors import Misconfigured
 from runtime.settings import WebSettings
 from tests.datasets import ROOT, mr_dataset
 from tests.dicomweb.library import Library
+from tests.waiting import until
 
 DEADLINE_S = 10.0
+BEGINNINGS = (b"", b"GET / HTTP/1.1\r\nHost: 127", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 def listening() -> socket.socket:
@@ -33,10 +37,11 @@ def listening() -> socket.socket:
     return listener
 
 
+Serve = Callable[[socket.socket, threading.Event, Callable[[], None]], None]
+
+
 @contextmanager
-def serving(
-    serve: Callable[[socket.socket, threading.Event, Callable[[], None]], None],
-) -> Iterator[tuple[int, threading.Event]]:
+def serving(serve: Serve) -> Iterator[tuple[int, threading.Event]]:
     """Run `serve` in a thread until the block ends; gives the port and the event that stops it."""
     listener, stop, ready = listening(), threading.Event(), threading.Event()
     thread = threading.Thread(target=serve, args=(listener, stop, ready.set))
@@ -49,6 +54,10 @@ def serving(
         thread.join(DEADLINE_S)
         listener.close()
     assert not thread.is_alive()
+
+
+def served(app: ASGIApp, **settings: float) -> Serve:
+    return lambda *given: serve_app(app, *given, settings=WebSettings(**settings))  # type: ignore[arg-type]
 
 
 def application(endpoint: Callable[[Request], object]) -> Starlette:
@@ -84,7 +93,9 @@ def test_an_answer_reaches_the_client_before_it_is_complete() -> None:
 
         return StreamingResponse(body())
 
-    with serving(lambda *given: serve_app(application(endpoint), *given, drain_timeout_s=5)) as (port, _):
+    with serving(
+        lambda *given: serve_app(application(endpoint), *given, settings=WebSettings(shutdown_timeout_s=5))
+    ) as (port, _):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
         connection.request("GET", "/")
         answer = connection.getresponse()
@@ -108,7 +119,9 @@ def test_a_client_that_does_not_read_holds_the_server_back() -> None:
 
         return StreamingResponse(body())
 
-    with serving(lambda *given: serve_app(application(endpoint), *given, drain_timeout_s=0.1)) as (port, _):
+    with serving(
+        lambda *given: serve_app(application(endpoint), *given, settings=WebSettings(shutdown_timeout_s=0.1))
+    ) as (port, _):
         slow = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
         slow.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert slow.recv(16)
@@ -141,7 +154,7 @@ def test_an_answer_that_fails_halfway_is_broken_off() -> None:
         return StreamingResponse(body())
 
     app = AccessMiddleware(application(endpoint), hosts=None, tenant="default")
-    with serving(lambda *given: serve_app(app, *given, drain_timeout_s=5)) as (port, _):
+    with serving(served(app, shutdown_timeout_s=5)) as (port, _):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
         connection.request("GET", "/")
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
@@ -164,7 +177,14 @@ def test_stopping_finishes_what_is_under_way() -> None:
         return StreamingResponse(body())
 
     def serve(listener: socket.socket, stop: threading.Event, ready: Callable[[], None]) -> None:
-        serve_app(application(endpoint), listener, stop, ready, drain_timeout_s=DEADLINE_S, close_timeout_s=0.05)
+        serve_app(
+            application(endpoint),
+            listener,
+            stop,
+            ready,
+            settings=WebSettings(shutdown_timeout_s=DEADLINE_S),
+            close_timeout_s=0.05,
+        )
 
     with serving(serve) as (port, stop):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
@@ -189,7 +209,9 @@ def test_stopping_does_not_wait_for_ever() -> None:
 
         return StreamingResponse(body())
 
-    with serving(lambda *given: serve_app(application(endpoint), *given, drain_timeout_s=0.2)) as (port, stop):
+    with serving(
+        lambda *given: serve_app(application(endpoint), *given, settings=WebSettings(shutdown_timeout_s=0.2))
+    ) as (port, stop):
         reader = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
         reader.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert begun.wait(DEADLINE_S)
@@ -242,3 +264,54 @@ def test_an_empty_archive_is_served(tmp_path: Path) -> None:
         connection.request("GET", "/dicom-web/studies")
         assert connection.getresponse().read() == b"[]"
         connection.close()
+
+
+def test_idle_connections_do_not_keep_others_out() -> None:
+    """Browsers keep connections; so do strangers, with half a request or none."""
+
+    async def endpoint(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("here")
+
+    with serving(served(application(endpoint), shutdown_timeout_s=0.2)) as (port, _), ExitStack() as stack:
+        for number in range(600):
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S))
+            idle.sendall(
+                (b"", b"GET / HTTP/1.1\r\nHost: 127", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")[number % 3]
+            )
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"here"
+        connection.close()
+
+
+def test_a_connection_without_a_request_is_closed() -> None:
+    async def endpoint(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("here")
+
+    with serving(served(application(endpoint), http_idle_timeout_s=1, shutdown_timeout_s=0.2)) as (port, _):
+        for said in BEGINNINGS:
+            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as idle:
+                idle.sendall(said)
+                while idle.recv(65536):
+                    pass
+
+
+def test_an_answer_that_is_not_read_is_broken_off() -> None:
+    bodies = WaitingBodies(1 << 30)
+
+    async def endpoint(request: Request) -> StreamedAnswer:
+        async def body() -> AsyncIterator[bytes]:
+            async for piece in bodies.pieces(bytes(1 << 27)):
+                yield piece
+
+        return StreamedAnswer(body())
+
+    app = AccessMiddleware(application(endpoint), hosts=None, tenant="default", send_timeout_s=0.3)
+    with (
+        serving(served(app, shutdown_timeout_s=0.2)) as (port, _),
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as slow,
+    ):
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert slow.recv(16)
+        assert bodies.size_bytes
+        until(lambda: bodies.size_bytes == 0, timeout_s=DEADLINE_S, what="the release of the body")

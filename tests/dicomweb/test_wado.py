@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from archive.catalog import Scope
 from dicomweb import wado
-from dicomweb.multipart import PIECE_MAX_BYTES
+from dicomweb.waiting import PIECE_MAX_BYTES
 from instances import syntax
 from instances.part10 import split
 from tests.datasets import ROOT, mr_dataset, part10
