@@ -111,5 +111,7 @@ def media_type(value: str) -> tuple[str, Mapping[str, str]]:
     """A Content-Type's lower-case type and its parameters (RFC 9110 8.3.1)."""
     headers = Headers()
     headers["content-type"] = value.replace("\r", " ").replace("\n", " ")
-    parameters = headers.get_params(failobj=[], unquote=True)
-    return headers.get_content_type(), {name.lower(): text for name, text in parameters[1:]}
+    parameters: list[tuple[str, str | tuple[str, str, str]]] = headers.get_params(failobj=[], unquote=True)  # type: ignore[assignment]  # the stub forgets RFC 2231
+    # An extended parameter (RFC 2231) comes as (charset, language, text).
+    texts = {name.lower(): text[2] if isinstance(text, tuple) else text for name, text in parameters[1:]}
+    return headers.get_content_type(), texts

@@ -3,11 +3,12 @@
 The body is parsed as it comes. A part collects its first kilobytes until its file meta information can be read, then
 its data set goes the way of every other arrival. The answer is given when everything it calls stored is durable.
 Memory per request: `stow_parts.BUFFERS_PER_REQUEST` x ``inline_max_bytes`` and a megabyte; at most
-``associations_max`` requests are served at one time.
+``associations_max`` requests are served at one time, ``associations_per_caller_max`` of one address.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -51,15 +52,18 @@ class Stow:
         self._intake = intake
         self._settings = settings
         self._clock = clock
-        self._requests_open = 0
+        #: Requests under way by caller's address.
+        self._open: Counter[str] = Counter()
         self._threads = anyio.CapacityLimiter(min(settings.associations_max, 16))
 
     async def post(self, request: Request) -> Response:
         """Store Instances."""
-        if self._requests_open >= self._settings.associations_max:
+        caller = request.client.host if request.client else ""
+        limits = self._settings
+        if self._open.total() >= limits.associations_max or self._open[caller] >= limits.associations_per_caller_max:
             count_rejection(Rejected(RejectReason.ASSOCIATION_LIMIT))
             return _sentence(503, "too many requests at one time: try again later")
-        self._requests_open += 1
+        self._open[caller] += 1
         try:
             return await self._post(request)
         except BadRequest as bad:
@@ -69,7 +73,9 @@ class Stow:
         except TimeoutError:
             return _sentence(408, "the body came too slowly")
         finally:
-            self._requests_open -= 1
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
 
     async def _post(self, request: Request) -> Response:
         answer_type = _answer_type(request)
@@ -108,15 +114,16 @@ class Stow:
         )
 
     async def _pieces(self, request: Request) -> AsyncIterator[bytes]:
-        """The body in pieces of useful size; each chunk must come within the idle timeout."""
+        """The body in pieces of useful size; each piece must come within the idle timeout, however it trickles."""
         gathered = bytearray()
         chunks = request.stream()
-        while True:
+        is_open = True
+        while is_open:
             with anyio.fail_after(self._settings.idle_timeout_s):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                break
-            gathered += chunk
+                while is_open and len(gathered) < _PIECE_BYTES:
+                    chunk = await anext(chunks, None)
+                    is_open = chunk is not None
+                    gathered += chunk or b""
             while len(gathered) >= _PIECE_BYTES:
                 yield bytes(gathered[:_PIECE_BYTES])
                 del gathered[:_PIECE_BYTES]

@@ -285,6 +285,7 @@ class Association:
         """Between messages, and only there, the association may be drained."""
         self._rest(True)
         self._wire.peek_wait()
+        self._wire.forgive()
         self._rest(False)
 
     def _rest(self, between_messages: bool) -> None:

@@ -10,6 +10,8 @@ from typing import Final
 
 #: What is read ahead: headers, command sets, and the beginning of the next PDU.
 READ_AHEAD_BYTES: Final = 65536
+#: What must come of a message within the idle timeout, unless it ends before: a kilobyte a second by default.
+PROGRESS_BYTES: Final = 65536
 
 
 class PeerLost(Exception):
@@ -30,6 +32,9 @@ class Wire:
         self._socket = connected
         self._buffer = memoryview(bytearray(READ_AHEAD_BYTES))
         self._start = self._end = 0
+        self._patience_s = float("inf")
+        self._waited_s = 0.0
+        self._came_bytes = 0
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(send_timeout_s))
         # A Unix socket pair has no such option.
@@ -37,8 +42,14 @@ class Wire:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def set_timeout(self, timeout_s: float) -> None:
-        """Longest silence from now on."""
+        """Longest silence from now on, and longest wait for `PROGRESS_BYTES` of a message, however they trickle."""
+        self._patience_s = timeout_s
+        self.forgive()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
+
+    def forgive(self) -> None:
+        """A message begins: what was waited for before does not count."""
+        self._waited_s, self._came_bytes = 0.0, 0
 
     def peek_wait(self) -> None:
         """Wait until at least one byte can be read.
@@ -128,6 +139,7 @@ class Wire:
         self._end += self._receive([self._buffer[self._end :]])
 
     def _receive(self, into: list[memoryview]) -> int:
+        asked_s = time.monotonic()
         try:
             got = self._socket.recvmsg_into(into)[0]
         except BlockingIOError as error:
@@ -136,6 +148,12 @@ class Wire:
             raise PeerLost(type(error).__name__) from error
         if not got:
             raise PeerLost("closed")
+        self._waited_s += time.monotonic() - asked_s
+        self._came_bytes += got
+        if self._came_bytes >= PROGRESS_BYTES:
+            self.forgive()
+        elif self._waited_s > self._patience_s:
+            raise PeerSilent("too little was sent in time")
         return got
 
     def _shorten(self, deadline: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -94,6 +95,10 @@ class Peer:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def is_answered(self, *, within_s: float) -> bool:
+        """Whether something can be read, or the connection is closed; waits so long for it."""
+        return bool(select.select([self.socket], [], [], within_s)[0])
 
     def read_pdu(self) -> tuple[int, bytes]:
         """The next PDU: type and body; type 0 when the edge closed."""

@@ -210,6 +210,14 @@ def test_answers_in_xml(stow: StowServer) -> None:
             415,
         ),
         (multipart([b"x"]), f"multipart/related; boundary={'b' * 5000}", "/studies", {}, 400),
+        (multipart([b"x"]), "multipart/related; boundary*=utf-8''x", "/studies", {}, 400),
+        (
+            multipart([b"x"]),
+            f"multipart/related; type*=utf-8''application%2Fjson; boundary={BOUNDARY}",
+            "/studies",
+            {},
+            415,
+        ),
         (multipart([b"x"], part_type="image/jpeg"), MULTIPART, "/studies", {}, 415),
         (multipart([b"x"]), MULTIPART, "/studies/..%2F..%2Fetc", {}, 404),
         (multipart([b"x"]), MULTIPART, "/studies/a..b", {}, 400),
@@ -293,18 +301,22 @@ def test_a_body_that_halts(start_stow: Callable[..., StowServer]) -> None:
         yield multipart([part10(mr_dataset(1))], closed=False)[:-100]
         await anyio.Event().wait()
 
+    async def trickling() -> AsyncIterator[bytes]:
+        for byte in multipart([part10(mr_dataset(1))], closed=False):
+            yield bytes([byte])
+            await anyio.sleep(0.02)
+
     # httpx does not give up on its own body; the server answers first.
-    async def run() -> int:
+    async def run(body: AsyncIterator[bytes]) -> int:
         with anyio.move_on_after(10):
             transport = httpx.ASGITransport(app=stow.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                response = await client.post(
-                    "/dicom-web/studies", content=halting(), headers={"content-type": MULTIPART}
-                )
+                response = await client.post("/dicom-web/studies", content=body, headers={"content-type": MULTIPART})
                 return response.status_code
         return 0
 
-    assert anyio.run(run) == 408
+    assert anyio.run(run, halting()) == 408
+    assert anyio.run(run, trickling()) == 408
     assert not list(stow.settings.archive_dir.rglob("*.part"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ingest.admission import DiskRule
 from ingest.intake import Intake
 from ingest.stow import stow_routes
 from runtime.clock import SystemClock
-from runtime.settings import MIB, EdgeSettings
+from runtime.settings import MIB, EdgeSettings, WebSettings
 from tests.datasets import mr_dataset, part10
 from tests.ingest.conftest import WAIT_S, large_file, received
 from tests.ingest.test_stow import BOUNDARY, MULTIPART, multipart
@@ -30,10 +31,10 @@ class HttpStow:
     settings: EdgeSettings
     port: int
 
-    def request(self, body: bytes, declared_bytes: int) -> socket.socket:
+    def request(self, body: bytes, declared_bytes: int, *, source: str = "127.0.0.1") -> socket.socket:
         """Send a request that says it has `declared_bytes`; the connection stays open."""
         head = f"POST /studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\n"
-        client = socket.create_connection(("127.0.0.1", self.port), WAIT_S)
+        client = socket.create_connection(("127.0.0.1", self.port), WAIT_S, source_address=(source, 0))
         client.sendall(f"{head}Content-Length: {declared_bytes}\r\n\r\n".encode() + body)
         return client
 
@@ -44,7 +45,12 @@ class HttpStow:
 @pytest.fixture
 def http_stow(tmp_path: Path) -> Iterator[HttpStow]:
     settings = EdgeSettings(
-        data_dir=tmp_path, disk_reserve_bytes=0, idle_timeout_s=1.0, inline_max_bytes=65536, associations_max=2
+        data_dir=tmp_path,
+        disk_reserve_bytes=0,
+        idle_timeout_s=1.0,
+        inline_max_bytes=65536,
+        associations_max=3,
+        associations_per_caller_max=2,
     )
     clock = SystemClock()
     publisher = LocalPublisher(settings.log_dir, writer="web-0")
@@ -53,7 +59,9 @@ def http_stow(tmp_path: Path) -> Iterator[HttpStow]:
     stop, ready = threading.Event(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(
-            target=serve_app, args=(app, listener, stop, ready.set), kwargs={"drain_timeout_s": 5.0}
+            target=serve_app,
+            args=(app, listener, stop, ready.set),
+            kwargs={"settings": WebSettings(shutdown_timeout_s=5)},
         )
         thread.start()
         assert ready.wait(WAIT_S)
@@ -95,11 +103,18 @@ def test_a_length_that_promises_less(http_stow: HttpStow) -> None:
 
 
 def test_requests_at_one_time_are_bounded(http_stow: HttpStow) -> None:
+    """Two of one address, three in all."""
     body = multipart([part10(mr_dataset(1, rows=600, columns=600))], closed=False)[:-1000]
-    with http_stow.request(body, 10 * len(body)), http_stow.request(body, 10 * len(body)):
-        until(lambda: len(http_stow.files()) == 2)
-        whole = multipart([part10(mr_dataset(2))])
+    whole = multipart([part10(mr_dataset(2))])
+    with ExitStack() as stack:
+        for count in (1, 2):
+            stack.enter_context(http_stow.request(body, 10 * len(body)))
+            until(lambda count=count: len(http_stow.files()) == count)  # type: ignore[misc]
         assert answer(http_stow.request(whole, len(whole))) == 503
+        assert answer(http_stow.request(whole, len(whole), source="127.0.0.2")) == 200
+        stack.enter_context(http_stow.request(body, 10 * len(body), source="127.0.0.2"))
+        until(lambda: len(http_stow.files()) == 3)
+        assert answer(http_stow.request(whole, len(whole), source="127.0.0.3")) == 503
 
 
 def test_memory_is_bounded(http_stow: HttpStow, peak_memory: Callable[[], int]) -> None:

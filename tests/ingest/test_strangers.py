@@ -179,6 +179,18 @@ def test_silence_inside_an_association(start_edge: StartEdge) -> None:
         assert stalled.read_pdu() == (0x07, bytes([0, 0, 2, 0]))
 
 
+def test_a_message_that_trickles(start_edge: StartEdge) -> None:
+    """Each byte comes in time, the message never would: nobody keeps a place that way."""
+    edge = start_edge(idle_timeout_s=0.3, artim_timeout_s=60.0)
+    with edge.peer() as peer:
+        assert peer.associate(MR)
+        for byte in pdu(0x04, pdv(1, 3, STORE)) + pdu(0x04, pdv(1, 0, bytes(60_000))):
+            if peer.is_answered(within_s=0.02):
+                break
+            peer.send(bytes([byte]))
+        assert peer.read_pdu() == (0x07, bytes([0, 0, 2, 0]))
+
+
 def test_command_and_dataset_disagree(running_edge: RunningEdge) -> None:
     dataset = mr_dataset(1, rows=8, columns=8)
     sent = dataset_bytes(dataset)
