@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, FromClause, Select, and_, exists, false, literal, select
+from sqlalchemy import Column, ColumnElement, FromClause, Select, and_, exists, false, literal, or_, select
 
 from archive import schema
 from archive.catalog import Between, Level, Match, OneOf, Query, Wildcard
@@ -154,7 +154,7 @@ def _condition(keyword: str, column: Column[Any], match: Match) -> ColumnElement
         inside = _matched("Modality", modality, match)
         return exists().where(and_(_modality.c.study_id == _study.c.id, _modality.c.instance_count > 0, inside))
     if keyword in _FOLDED:
-        return _matched(keyword, _FOLDED[keyword], _folded(match))
+        return _name_matched(keyword, _FOLDED[keyword], _folded(match))
     return _matched(keyword, column, match)
 
 
@@ -165,6 +165,31 @@ def _folded(match: Match) -> Match:
     if isinstance(match, OneOf):
         return OneOf(values=tuple(folded_name(value) for value in match.values))
     return Wildcard(pattern=folded_name(match.pattern)) if isinstance(match, Wildcard) else match
+
+
+def _name_matched(keyword: str, column: Column[Any], match: Match) -> ColumnElement[bool]:
+    """A name matches as a whole, or in one of its component groups (PS3.5 6.2.1.1: alphabetic, ideographic, phonetic).
+
+    A search in plain letters looks into the first group only, which the index orders by; the other groups are looked
+    into where a search has letters that belong there.
+    """
+    ways = [_matched(keyword, column, match)]
+    if isinstance(match, OneOf):
+        for value in match.values:
+            if value and "=" not in value:
+                ways.append((column >= f"{value}=") & (column < f"{value}>"))  # ">" follows "="
+                ways += _in_later_groups(column, _escaped(value))
+    elif isinstance(match, Wildcard) and "=" not in match.pattern:
+        pattern = _pattern(match.pattern)
+        ways.append(column.like(f"{pattern}=%", escape="\\"))
+        ways += _in_later_groups(column, pattern)
+    return or_(*ways)
+
+
+def _in_later_groups(column: Column[Any], pattern: str) -> list[ColumnElement[bool]]:
+    if pattern.isascii():
+        return []
+    return [column.like(f"%={pattern}", escape="\\"), column.like(f"%={pattern}=%", escape="\\")]
 
 
 def _matched(keyword: str, column: Column[Any], match: Match) -> ColumnElement[bool]:
@@ -210,7 +235,8 @@ def _pattern(wildcard: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\%_])", r"\\\1", text)
+    # A pattern ends for SQLite at a null, and would match more than was asked for.
+    return re.sub(r"([\\%_])", r"\\\1", text.replace("\0", "\ufffd"))
 
 
 def _order(level: Level) -> list[ColumnElement[Any]]:

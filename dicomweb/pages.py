@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,7 +208,7 @@ def _reachable(bind_address: str, request: Request) -> str:
 
 
 def _page(text: str) -> int:
-    return min(int(text), PAGE_MAX) if text.isascii() and text.isdigit() and int(text) > 0 else 1
+    return min(int(text), PAGE_MAX) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else 1
 
 
 async def _asset(request: Request) -> Response:

@@ -19,6 +19,8 @@ from schemas.identifiers import is_safe_uid
 
 PARAMETERS_MAX: Final = 64
 VALUE_MAX_CHARACTERS: Final = 16_384
+#: Of what is not a list of UIDs; folding makes up to eighteen characters of one.
+TEXT_MAX_CHARACTERS: Final = 1_024
 _LISTED: Final = frozenset({"ModalitiesInStudy", "Modality"})
 _FORMS: Final = {
     "DA": re.compile(r"[0-9]{8}"),
@@ -67,6 +69,8 @@ def parse_match(attribute: Attribute, value: str) -> Match:
     """
     if attribute.vr == "UI":
         return _uid_list(attribute, re.split(r"[,\\]", value))
+    if len(value) > TEXT_MAX_CHARACTERS or any(character < " " for character in value):
+        raise BadRequest(f"The value of {attribute.keyword} is too long or holds control characters.")
     if attribute.vr in _FORMS:
         return _moment(attribute, value)
     if attribute.keyword in _LISTED and re.search(r"[,\\]", value):

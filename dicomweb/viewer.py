@@ -70,10 +70,8 @@ class Viewer:
         return Response(page, media_type="text/html", headers=headers)
 
     async def _file(self, request: Request) -> Response:
-        name = PurePosixPath(request.path_params["path"])
-        path = (self._folder / name).resolve()
-        served = path.is_relative_to(self._folder) and name.name not in _UNWANTED and name.suffix != ".html"
-        if not served or not path.is_file():
+        path = self._path(PurePosixPath(request.path_params["path"]))
+        if path is None:
             raise NotFound("There is no such page or file.")
         media_type = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         lasting = "public, max-age=31536000, immutable" if _HASHED.search(path.name) else "no-cache"
@@ -83,6 +81,16 @@ class Viewer:
             headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
             path = compressed
         return FileResponse(path, media_type=media_type, headers=headers)
+
+    def _path(self, name: PurePosixPath) -> Path | None:
+        """The file of that name that may be served; None for everything else a stranger may think of."""
+        if name.name in _UNWANTED or name.suffix == ".html":
+            return None
+        try:
+            path = (self._folder / name).resolve()
+            return path if path.is_relative_to(self._folder) and path.is_file() else None
+        except (OSError, ValueError):  # too long a name, or one with a null
+            return None
 
 
 def content_security_policy(page: bytes) -> str:

@@ -88,10 +88,12 @@ async def test_paging(library: Library) -> None:
         second = (await client.post("/list", data={"page": "2"})).text
         beyond = (await client.post("/list", data={"page": "9"})).text
         odd = (await client.post("/list", data={"page": "-1"})).text
+        endless = (await client.post("/list", data={"page": 5000 * "9"})).text
     assert first.count('<td class="patient">') == ROWS_PER_PAGE
     assert second.count('<td class="patient">') == 2
     assert "26–27" in second
     assert "No more studies" in beyond
+    assert odd == endless
     assert odd.count('<td class="patient">') == ROWS_PER_PAGE
 
 
@@ -124,6 +126,7 @@ async def test_the_viewer_is_served_as_it_needs_it(library: Library, tmp_path: P
         no_worker = await client.get("/init-service-worker.js")
         outside = await client.get("/..%2Fsecret.txt")
         index = await client.get("/index.html")
+        odd = [await client.get(f"/{path}") for path in ("%00", "assets/%00.js", "a" * 300, "a/" * 1500)]
     assert "'sha256-" in page.headers["content-security-policy"]
     assert "unsafe-eval'" not in page.headers["content-security-policy"].replace("wasm-unsafe-eval'", "")
     assert bundle.text == "run()"
@@ -132,6 +135,7 @@ async def test_the_viewer_is_served_as_it_needs_it(library: Library, tmp_path: P
     assert "/dicom-web" in configuration.text
     assert not re.search(r"https?://", configuration.text)
     assert (worker.status_code, outside.status_code, index.status_code) == (404, 404, 404)
+    assert {answer.status_code for answer in odd} == {404}
     assert "importScripts" not in no_worker.text
 
 

@@ -125,6 +125,8 @@ async def test_levels(filled: Library, path: str, parameters: dict[str, str], ta
         ("/studies", {"StudyTime": "25h"}),
         ("/studies", {"StudyInstanceUID": "../../etc/passwd"}),
         ("/studies", {"StudyInstanceUID": "1.2.*"}),
+        ("/studies", {"PatientID": "*\0zzz"}),
+        ("/studies", {"PatientName": "*" + 2_000 * "\ufdfa"}),
         ("/studies", {"limit": "-1"}),
         ("/studies", {"limit": "ten"}),
         ("/studies", {"offset": "1e3"}),
