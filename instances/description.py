@@ -326,7 +326,7 @@ class _Reading:
             if element.tag >> 16 == 0xFFFE:
                 break
             if element.tag in wanted:
-                texts[element.tag] = self._element_text(element)
+                texts.setdefault(element.tag, self._element_text(element))
         return texts
 
     def _accession_issuer(self) -> str:

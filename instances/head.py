@@ -75,7 +75,7 @@ def _find(prefix: Buffer, encoding: Encoding, found: dict[int, str]) -> None:
             continue
         pos = value + length
         if tag in (_SOP_INSTANCE_UID, _SOP_CLASS_UID) and pos <= limit:
-            found[tag] = uid_text(prefix[value:pos])
+            found.setdefault(tag, uid_text(prefix[value:pos]))  # of an element that is there twice, the first counts
 
 
 def _inflated(prefix: Buffer) -> bytes:

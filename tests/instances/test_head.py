@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from instances.description import describe
 from instances.head import HEAD_BYTES, Head, read_head
 from instances.syntax import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, JPEG_BASELINE
 from runtime.errors import Rejected
@@ -126,3 +127,16 @@ def test_a_prefix_never_tells_another_uid(size: int, syntax: str) -> None:
         return
     assert head.sop_instance_uid == EXPECTED.sop_instance_uid
     assert head.study_instance_uid in ("", EXPECTED.study_instance_uid)
+
+
+def test_of_an_element_that_is_there_twice_the_first_counts_here_and_for_the_worker() -> None:
+    plain = dataset_bytes(mr_dataset())
+    other = hostile.element(0x00080018, "UI", b"1.2.3.4.5\0")
+    place = plain.index(struct.pack("<HH", 0x0008, 0x0018))
+    for doubled in (
+        plain[:place] + other + plain[place:],
+        plain.replace(b"\x08\x00\x20\x00", other + b"\x08\x00\x20\x00"),
+    ):
+        assert doubled.count(struct.pack("<HH", 0x0008, 0x0018) + b"UI") == 2
+        routed = read_head(doubled, EXPLICIT_LE).sop_instance_uid
+        assert routed == describe(doubled, EXPLICIT_LE).instance.sop_instance_uid
