@@ -59,6 +59,8 @@ def run_original(
             file.write(content)
     except FileExistsError as error:
         raise Misconfigured(f"{output} exists already: name a new file") from error
+    except OSError as error:
+        raise Misconfigured(f"{output} cannot be written: {error.strerror}") from error
     err().print(f"{output}: {size_text(len(content))}, wire_sha256 {record.wire_sha256}", markup=False, soft_wrap=True)
     return 0
 

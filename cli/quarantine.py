@@ -128,3 +128,5 @@ def _save(place: Place, entry: Mapping[str, Any], output: Path) -> None:
                 file.write(piece)
     except FileExistsError as error:
         raise Misconfigured(f"{output} exists already: name a new file") from error
+    except OSError as error:
+        raise Misconfigured(f"{output} cannot be written: {error.strerror}") from error

@@ -23,6 +23,8 @@ class Status:
     running: bool
     #: ``edge-0`` to whether it is ready.
     processes: dict[str, bool]
+    #: Processes that run and do not answer.
+    hanging: tuple[str, ...]
     #: Messages not committed yet, by lane.
     lag_messages: dict[str, int]
     log_uncommitted_bytes: int
@@ -52,6 +54,7 @@ def look(place: Place) -> Status:
     return Status(
         running=is_locked(settings.data_dir),
         processes={f"{process.role}-{process.index}": process.ready for process in processes},
+        hanging=tuple(f"{process.role}-{process.index}" for process in processes if not process.answers),
         lag_messages={lane.value: count for lane, count in usage.uncommitted_messages.items()},
         log_uncommitted_bytes=usage.uncommitted_bytes,
         archive=dict(place.reader.counters(settings.tenant)),
@@ -81,7 +84,10 @@ def run_status(settings: CommonSettings, *, wait_drained: bool, timeout_s: float
 
 def _show(status: Status) -> None:
     if status.processes:
-        rows = [(name, "ready" if ready else "not ready") for name, ready in status.processes.items()]
+        hanging = dict.fromkeys(status.hanging, "does not answer")
+        rows = [
+            (name, hanging.get(name, "ready" if ready else "not ready")) for name, ready in status.processes.items()
+        ]
         out().print(table("", ("process", "state"), rows), "")
     else:
         out().print("nothing runs on this folder (start it with: sansfilm up)\n")

@@ -19,6 +19,8 @@ def run_trace(settings: CommonSettings, uid: str, *, as_json: bool) -> int:
     Raises:
         Misconfigured: nothing is known under `uid`.
     """
+    if not uid.strip():
+        raise Misconfigured("give the UID of a study, a series or an instance")
     with Place(settings) as place:
         rows = list(place.reader.trace(place.scope, uid))
         held = [entry for entry in place.reader.quarantined(place.scope, include_closed=True) if _concerns(entry, uid)]

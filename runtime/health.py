@@ -48,6 +48,8 @@ class ProcessHealth:
     role: str
     index: int
     ready: bool
+    #: Whether it answered in time; one that hangs does not.
+    answers: bool = True
     #: Prometheus text format.
     metrics: str
 
@@ -126,7 +128,7 @@ def is_ready(run_dir: Path, role: str, index: int = 0) -> bool:
 
 
 def collect(run_dir: Path) -> list[ProcessHealth]:
-    """Every process of `run_dir` that answers, sorted by role and index. Dead ones are left out."""
+    """Every process of `run_dir`, sorted by role and index; dead ones are left out, those that hang are not."""
     found = []
     for path in sorted(_socket_dir(run_dir).glob("*.sock")):
         role, _, index = path.stem.rpartition("-")
@@ -135,6 +137,9 @@ def collect(run_dir: Path) -> list[ProcessHealth]:
         try:
             ready = _get(path, "/health/ready")[0] == 200
             metrics = _get(path, "/metrics")[1].decode()
+        except TimeoutError:
+            found.append(ProcessHealth(role=role, index=int(index), ready=False, answers=False, metrics=""))
+            continue
         except OSError:
             continue
         found.append(ProcessHealth(role=role, index=int(index), ready=ready, metrics=metrics))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from broker.local import LocalConsumer
 from cli.folder import DataFolder
 from cli.main import app
 from instances.part10 import split
+from runtime.health import socket_path
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion, decode_decision
 from schemas.message import DECISION_MADE, Lane
 from tests.archive.house import House
@@ -208,6 +210,26 @@ def test_status_of_a_resting_archive(house: House) -> None:
     shown = ask("status").stdout
     assert "nothing runs on this folder" in shown
     assert "free of" in shown
+
+
+@pytest.mark.parametrize("words", [("quarantine", "show", "q-1"), ("archive", "original", UID)])
+def test_a_place_that_cannot_be_written_is_one_sentence(house: House, tmp_path: Path, words: tuple[str, ...]) -> None:
+    result = ask(*words, "--output", str(tmp_path / "no" / "such" / "folder"), code=2)
+    assert "cannot be written: No such file or directory" in result.output
+
+
+def test_a_trace_of_no_uid_is_refused(house: House) -> None:
+    assert "give the UID" in ask("trace", "", code=2).output
+
+
+def test_a_process_that_hangs_is_shown(house: House) -> None:
+    path = socket_path(house.folder / "run", "worker", 0)
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as hanging:
+        hanging.bind(str(path))
+        hanging.listen()
+        assert ask_json("status")["hanging"] == ["worker-0"]
+        assert "does not answer" in ask("status").output
 
 
 def test_without_a_folder_there_is_one_sentence(tmp_path: Path) -> None:
