@@ -14,6 +14,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from instances import htj2k
 from instances.syntax import (
     DEFLATED_FRAME,
     HTJ2K,
@@ -113,7 +114,7 @@ def _jpeg_2000(codestream: bytes, instance: InstanceAttributes) -> Samples:
 
 
 def _htj2k(codestream: bytes, instance: InstanceAttributes) -> Samples:
-    return _array(imagecodecs.htj2k_decode(codestream))
+    return htj2k.decode_frame(codestream)
 
 
 def _rle(codestream: bytes, instance: InstanceAttributes) -> Samples:

@@ -7,6 +7,8 @@ into the SIZ marker: a decoder adds the level shift that belongs to them (ISO/IE
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any, Final
 
 import imagecodecs
@@ -24,6 +26,7 @@ _SOC_SIZ = b"\xff\x4f\xff\x51"
 #: Where Ssiz of the first component lies: SOC, SIZ marker, Lsiz, Rsiz, eight sizes, Csiz.
 _SSIZ_OFFSET = 42
 _SIGNED = 0x80
+_EOC = b"\xff\xd9"
 
 
 class CodecError(Exception):
@@ -58,12 +61,46 @@ def decode_frame(codestream: Buffer) -> Samples:
     """The samples of a codestream, in the narrowest type of its precision and sign. Releases the GIL.
 
     Raises:
-        CodecError: it cannot be decoded.
+        CodecError: it cannot be decoded, or not to its end.
     """
+    if not bytes(codestream[-4:]).rstrip(b"\0").endswith(_EOC):  # the decoder takes what is missing for zeros
+        raise CodecError("the codestream has no end")
+    _listen()
+    _swallowed.error = False
     try:
-        return np.asarray(imagecodecs.htj2k_decode(codestream))  # type: ignore[arg-type]  # any buffer is taken
+        samples = np.asarray(imagecodecs.htj2k_decode(codestream))  # type: ignore[arg-type]  # any buffer is taken
     except Exception as error:  # as above
         raise CodecError("HTJ2K decoding failed") from error
+    if _swallowed.error:
+        raise CodecError("HTJ2K decoding broke off")
+    return samples
+
+
+class _Swallowed(threading.local):
+    """Whether the codec failed while its binding copied samples in this thread.
+
+    The binding cannot raise there: it hands the error to `sys.unraisablehook` and gives a picture half of zeros.
+    """
+
+    error = False
+
+
+_swallowed = _Swallowed()
+_other_hook = sys.unraisablehook
+
+
+def _listen() -> None:
+    """Hear what the binding cannot raise; whoever listened before hears the rest."""
+    global _other_hook
+    if sys.unraisablehook is not _notice:
+        _other_hook, sys.unraisablehook = sys.unraisablehook, _notice
+
+
+def _notice(unraisable: sys.UnraisableHookArgs) -> None:
+    if isinstance(unraisable.object, str) and unraisable.object.startswith("imagecodecs._htj2k."):
+        _swallowed.error = True
+    else:
+        _other_hook(unraisable)
 
 
 def _fits(samples: Samples, bits_stored: int, signed: bool) -> bool:

@@ -110,3 +110,27 @@ def test_every_picture_comes_back(data: st.DataObject) -> None:
 def test_what_is_no_codestream_is_an_error_of_ours(damage: bytes) -> None:
     with pytest.raises(CodecError):
         decode_frame(damage)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.9, 0.999])
+def test_a_codestream_that_was_cut_is_an_error(part: float) -> None:
+    codestream = encode_frame(picture(200, 200))
+    with pytest.raises(CodecError):
+        decode_frame(codestream[: int(part * len(codestream))])
+
+
+def test_an_error_that_the_binding_cannot_raise_is_an_error_all_the_same() -> None:
+    codestream = bytearray(encode_frame(picture(200, 200)))
+    caught = 0
+    for at in range(300, len(codestream) - 2, len(codestream) // 40):
+        damaged = codestream[:at] + bytes([codestream[at] ^ 0xFF]) + codestream[at + 1 :]
+        try:
+            decode_frame(bytes(damaged))
+        except CodecError as error:
+            caught += str(error) == "HTJ2K decoding broke off"
+    assert caught
+    assert np.array_equal(decode_frame(bytes(codestream)), picture(200, 200))
+
+
+def test_padding_behind_the_end_is_none_of_the_picture() -> None:
+    assert np.array_equal(decode_frame(encode_frame(picture(20, 20)) + b"\0"), picture(20, 20))
