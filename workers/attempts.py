@@ -1,21 +1,57 @@
 """Counts deaths, and isolates the message that kills its worker.
 
-The book is a small file per lane, replaced atomically and synced. It is written once per start, at the first batch, and
-before every message only while the lane goes message by message; in good times it costs nothing.
+The book has a page for each stream of the log: a lane of the local log, a partition of a topic. A page is durable
+before what it says happens; it is written once when the stream is resumed, at its first batch, and before every message
+only while messages go one by one; in good times it costs nothing. Whoever resumes a stream next reads what the last one
+left: in a file of this machine, or in the catalog where the next one may be another machine.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from segments.disk import Disk
 
-#: Unclean resumptions at one message after which the lane goes message by message.
+#: Unclean resumptions at one message after which messages go one by one.
 RESUMPTIONS_MAX = 2
 #: Deaths alone in flight after which a message is quarantined.
 DEATHS_MAX = 3
+
+
+class AttemptPages(Protocol):
+    """Where pages are kept."""
+
+    def load_attempts(self, stream: str) -> str | None:
+        """The page last saved; None if there is none."""
+
+    def save_attempts(self, stream: str, page: str) -> None:
+        """Keep a page; durable on return. Raises Retryable."""
+
+
+class FilePages:
+    """Pages in small files of a folder, each replaced atomically and synced."""
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self._folder = folder
+        self._disk = disk
+
+    def load_attempts(self, stream: str) -> str | None:
+        """See `AttemptPages.load_attempts`."""
+        try:
+            return self._path(stream).read_text()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+
+    def save_attempts(self, stream: str, page: str) -> None:
+        """See `AttemptPages.save_attempts`."""
+        self._disk.replace(self._path(stream), page.encode())
+
+    def _path(self, stream: str) -> Path:
+        return self._folder / f"attempts-{stream}.json"
 
 
 @dataclass(slots=True)
@@ -28,51 +64,59 @@ class _Page:
 class AttemptBook:
     """The attempts of one lane; used from its thread only."""
 
-    def __init__(self, path: Path, disk: Disk) -> None:
-        self._path = path
-        self._disk = disk
-        self._page = self._read()
-        self._resumed = False
+    def __init__(self, pages: AttemptPages) -> None:
+        self._pages = pages
+        #: By stream, since it was resumed.
+        self._open: dict[str, _Page] = {}
 
-    def begin(self, first_id: str) -> bool:
-        """Note that work (re)starts at message `first_id`; True if the lane must go message by message.
+    def begin(self, stream: str, first_id: str) -> bool:
+        """Note that work on `stream` (re)starts at message `first_id`; True if messages must go one by one.
 
-        Only the first call after a start counts; it is durable on return.
+        Only the first call after a start, or after `forget`, counts; it is durable on return.
         """
-        if not self._resumed:
-            self._resumed = True
-            self._page = self._resumption(first_id)
-            self._write()
-        return self._page.resumptions >= RESUMPTIONS_MAX
+        if stream not in self._open:
+            self._open[stream] = _resumed(self._read(stream), first_id)
+            self._write(stream)
+        return self._open[stream].resumptions >= RESUMPTIONS_MAX
 
-    def is_killer(self, message_id: str) -> bool:
+    def is_killer(self, stream: str, message_id: str) -> bool:
         """Whether `message_id` was alone in flight at enough deaths to be quarantined."""
-        return self._page.deaths.get(message_id, 0) >= DEATHS_MAX
+        return self._page(stream).deaths.get(message_id, 0) >= DEATHS_MAX
 
-    def attempt(self, message_id: str) -> None:
+    def attempt(self, stream: str, message_id: str) -> None:
         """Note, durably, that `message_id` goes alone now; the next attempt or `done` takes it back."""
-        self._page.deaths = {message_id: self._page.deaths.get(message_id, 0) + 1}
-        self._write()
+        page = self._page(stream)
+        page.deaths = {message_id: page.deaths.get(message_id, 0) + 1}
+        self._write(stream)
 
     def done(self) -> None:
-        """The batch that began is committed, or the worker stops in order: forget the deaths."""
-        if self._page.first_id:
-            self._page = _Page()
-            self._write()
+        """What began is committed, or the worker stops in order: forget the deaths."""
+        for stream, page in self._open.items():
+            if page.first_id:
+                self._open[stream] = _Page()
+                self._write(stream)
 
-    def _resumption(self, first_id: str) -> _Page:
-        page = self._page
-        if page.first_id == first_id:
-            return _Page(first_id=first_id, resumptions=page.resumptions + 1, deaths=page.deaths)
-        if first_id in page.deaths:  # it died alone in flight, those before it are committed
-            return _Page(first_id=first_id, resumptions=RESUMPTIONS_MAX, deaths=page.deaths)
-        return _Page(first_id=first_id)
+    def forget(self, streams: Collection[str]) -> None:
+        """These streams go to another worker: should they come back, that is a resumption."""
+        for stream in streams:
+            self._open.pop(stream, None)
 
-    def _read(self) -> _Page:
+    def _page(self, stream: str) -> _Page:
+        return self._open.setdefault(stream, self._read(stream))
+
+    def _read(self, stream: str) -> _Page:
         try:
-            return _Page(**json.loads(self._path.read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
+            return _Page(**json.loads(self._pages.load_attempts(stream) or ""))
+        except (ValueError, TypeError):
             return _Page()
 
-    def _write(self) -> None:
-        self._disk.replace(self._path, json.dumps(asdict(self._page)).encode())
+    def _write(self, stream: str) -> None:
+        self._pages.save_attempts(stream, json.dumps(asdict(self._open[stream])))
+
+
+def _resumed(page: _Page, first_id: str) -> _Page:
+    if page.first_id == first_id:
+        return _Page(first_id=first_id, resumptions=page.resumptions + 1, deaths=page.deaths)
+    if first_id in page.deaths:  # it died alone in flight, those before it are committed
+        return _Page(first_id=first_id, resumptions=RESUMPTIONS_MAX, deaths=page.deaths)
+    return _Page(first_id=first_id)

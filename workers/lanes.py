@@ -30,6 +30,8 @@ class LaneLoop:
     pipeline: Pipeline
     batches: Batches
     book: AttemptBook
+    #: What a message's attempts are counted by: the lane, or the partition where partitions change hands.
+    stream_of: Callable[[Taken], str]
     committer: Committer
     #: Makes the batch that quarantines a message which killed its worker.
     prepare_killer: Callable[[Taken], Batch]
@@ -59,13 +61,19 @@ class LaneLoop:
         self._observe_lag()
         if not taken:
             self._settle()
-        elif self.book.begin(taken[0].message.attributes.id):
+        elif self._must_isolate(taken):
             self._one_by_one(taken, stop)
         else:
             with metrics.BATCH_SECONDS.labels("prepare").time():
                 batch = self.pipeline.prepare(taken)
             self._settle()
             self._pending = self._submit(batch, stop), batch
+
+    def _must_isolate(self, taken: Sequence[Taken]) -> bool:
+        """Note where each stream of the batch begins; whether one of them was left uncleanly there before."""
+        firsts = {self.stream_of(one): one.message.attributes.id for one in reversed(taken)}
+        isolated = [self.book.begin(stream, first_id) for stream, first_id in firsts.items()]
+        return any(isolated)
 
     def _settle(self) -> None:
         """Wait for the batch in flight, then commit its positions."""
@@ -83,11 +91,11 @@ class LaneLoop:
         for one in taken:
             if stop.is_set():
                 raise Stopped
-            message_id = one.message.attributes.id
-            if self.book.is_killer(message_id):
+            stream, message_id = self.stream_of(one), one.message.attributes.id
+            if self.book.is_killer(stream, message_id):
                 batch = self.prepare_killer(one)
             else:
-                self.book.attempt(message_id)
+                self.book.attempt(stream, message_id)
                 batch = self.pipeline.prepare([one])
             self._submit(batch, stop).result()
             self._finish(batch)

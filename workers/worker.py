@@ -23,7 +23,7 @@ from runtime.logs import get_logger
 from runtime.settings import GIB, WorkerSettings
 from schemas.message import Lane
 from segments.disk import Disk, SystemDisk
-from workers.attempts import AttemptBook
+from workers.attempts import AttemptBook, FilePages
 from workers.batches import Batches, BatchLimits
 from workers.committing import Committer
 from workers.decisions import Decider
@@ -112,8 +112,8 @@ def _finish_last_run(settings: WorkerSettings, rooms: _Rooms) -> None:
     found = unfinished(rooms.store, rooms.catalog, segments_max=settings.batch_max_messages)
     if not found:
         return
-    book = AttemptBook(settings.run_dir / "attempts-unfinished.json", rooms.disk)
-    if book.begin(found[-1]):
+    book = AttemptBook(FilePages(settings.run_dir, rooms.disk))
+    if book.begin("unfinished", found[-1]):
         get_logger().error("unfinished_segments_left", segments=len(found))
     else:
         commit_unfinished(rooms.store, rooms.catalog, found, equal=rooms.equal, on_conflict=rooms.on_conflict)
@@ -159,7 +159,8 @@ def _lane(
         lane=lane,
         pipeline=pipeline,
         batches=Batches(consumer, limits, rooms.clock),
-        book=AttemptBook(settings.run_dir / f"attempts-{lane}.json", rooms.disk),
+        book=AttemptBook(FilePages(settings.run_dir, rooms.disk)),
+        stream_of=lambda _: lane.value,
         committer=committer,
         prepare_killer=rooms.judging.killer,
         release=lambda batch: _release(rooms.store, batch),

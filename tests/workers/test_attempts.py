@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,70 +15,116 @@ from schemas.reasons import QuarantineReason
 from segments.disk import SystemDisk
 from tests.datasets import mr_dataset, part10
 from tests.workers.pool import Pool, message
-from workers.attempts import AttemptBook
+from workers.attempts import AttemptBook, FilePages
 
 ROOT = Path(__file__).parents[2]
 
 
+STREAM = "routine"
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "attempts.json"
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
 
 
-def start(path: Path) -> AttemptBook:
+def start(folder: Path) -> Stream:
     """What a start of the process does."""
-    return AttemptBook(path, SystemDisk())
+    return Stream(AttemptBook(FilePages(folder, SystemDisk())))
 
 
-def test_two_unclean_resumptions_at_one_message_isolate(path: Path) -> None:
-    assert [start(path).begin("a") for _ in range(4)] == [False, False, True, True]
+@dataclass
+class Stream:
+    """The one stream that most tests are about."""
+
+    book: AttemptBook
+
+    def begin(self, first_id: str) -> bool:
+        return self.book.begin(STREAM, first_id)
+
+    def is_killer(self, message_id: str) -> bool:
+        return self.book.is_killer(STREAM, message_id)
+
+    def attempt(self, message_id: str) -> None:
+        self.book.attempt(STREAM, message_id)
+
+    def done(self) -> None:
+        self.book.done()
 
 
-def test_only_the_first_batch_of_a_start_counts(path: Path) -> None:
-    book = start(path)
+def test_two_unclean_resumptions_at_one_message_isolate(folder: Path) -> None:
+    assert [start(folder).begin("a") for _ in range(4)] == [False, False, True, True]
+
+
+def test_only_the_first_batch_of_a_start_counts(folder: Path) -> None:
+    book = start(folder)
     assert [book.begin("a") for _ in range(4)] == [False] * 4
 
 
-def test_a_resumption_elsewhere_counts_anew(path: Path) -> None:
-    assert [start(path).begin(first) for first in ("a", "a", "b", "b", "b")] == [False, False, False, False, True]
+def test_a_resumption_elsewhere_counts_anew(folder: Path) -> None:
+    assert [start(folder).begin(first) for first in ("a", "a", "b", "b", "b")] == [False, False, False, False, True]
 
 
-def test_a_batch_that_is_committed_and_a_clean_stop_forget(path: Path) -> None:
+def test_a_batch_that_is_committed_and_a_clean_stop_forget(folder: Path) -> None:
     for _ in range(5):
-        book = start(path)
+        book = start(folder)
         assert not book.begin("a")
         book.done()
 
 
-def test_three_deaths_alone_make_a_killer(path: Path) -> None:
+def test_three_deaths_alone_make_a_killer(folder: Path) -> None:
     for _ in range(3):
-        book = start(path)
+        book = start(folder)
         assert not book.is_killer("a")
         book.attempt("a")
-    book = start(path)
+    book = start(folder)
     assert book.is_killer("a")
     assert not book.is_killer("b")
 
 
-def test_deaths_of_one_that_passed_are_forgotten(path: Path) -> None:
+def test_deaths_of_one_that_passed_are_forgotten(folder: Path) -> None:
     for one in ("a", "a", "b", "a"):
-        start(path).attempt(one)
-    assert not start(path).is_killer("a")
+        start(folder).attempt(one)
+    assert not start(folder).is_killer("a")
 
 
-def test_one_that_died_alone_stays_alone_after_those_before_it_are_committed(path: Path) -> None:
+def test_one_that_died_alone_stays_alone_after_those_before_it_are_committed(folder: Path) -> None:
     for _ in range(3):
-        book = start(path)
+        book = start(folder)
         book.begin("a")
     book.attempt("a")
     book.attempt("b")
-    assert start(path).begin("b")
+    assert start(folder).begin("b")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"other": 1}'])
-def test_an_unreadable_book_is_begun_anew(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    assert not start(path).begin("a")
+def test_each_stream_has_a_page_of_its_own(folder: Path) -> None:
+    for run in range(3):
+        book = start(folder).book
+        begun = [book.begin(STREAM, "a"), book.begin("bulk", "b" if run else "c")]
+    assert begun == [True, False]
+
+
+def test_a_stream_that_comes_back_is_resumed(folder: Path) -> None:
+    book = start(folder).book
+    assert not book.begin(STREAM, "a")
+    for _ in range(2):
+        book.forget([STREAM])
+        begun = book.begin(STREAM, "a")
+    assert begun
+
+
+def test_a_stream_given_up_in_order_is_begun_anew(folder: Path) -> None:
+    book = start(folder).book
+    for _ in range(4):
+        assert not book.begin(STREAM, "a")
+        book.done()
+        book.forget([STREAM])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b'{"other": 1}'])
+def test_an_unreadable_book_is_begun_anew(folder: Path, content: bytes) -> None:
+    (folder / f"attempts-{STREAM}.json").write_bytes(content)
+    assert not start(folder).begin("a")
 
 
 def test_a_message_that_kills_its_worker_is_isolated_and_quarantined(pool: Pool) -> None:
@@ -103,11 +150,12 @@ def test_a_message_that_kills_its_worker_is_isolated_and_quarantined(pool: Pool)
     assert pool.path(entry["location"].segment).read_bytes().count(part10(slices[3])) == 1
 
 
-def test_a_clean_stop_clears_the_count(pool: Pool) -> None:
-    book = pool.settings.run_dir / "attempts-routine.json"
-    pool.work(message(mr_dataset(1)))
-    start(book).begin("a")
-    start(book).begin("a")
-    with pool.working():
-        pass
-    assert start(book).begin("a") is False
+def test_a_worker_that_lives_clears_the_count(pool: Pool) -> None:
+    folder = pool.settings.run_dir
+    SystemDisk().make_folder(folder)
+    sent = message(mr_dataset(1))
+    for _ in range(3):
+        begun = start(folder).begin(sent.attributes.id)
+    pool.work(sent)
+    assert begun
+    assert not start(folder).begin(sent.attributes.id)
