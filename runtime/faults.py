@@ -6,7 +6,8 @@ Two ways to arm a point, both for tests only; without either variable a point co
 * ``SANSFILM_FAULT_DIR=/folder`` kills whichever process reaches a point for which the folder holds a file of that name;
   the file is removed first, so that exactly one process dies. A running system can be armed this way at any time.
 
-The names follow the steps of docs/ARCHITECTURE.md; `POINTS` is complete, and the crash test visits every one of them.
+The names follow the steps of docs/ARCHITECTURE.md; `POINTS` and `REGION_POINTS` are complete, and the
+crash tests visit every one of them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,16 @@ Point = Literal[
     "log.position_written",
     "log.deleted",
 ]
+#: Points that only a region has.
+RegionPoint = Literal[
+    "forwarder.claim_shipped",
+    "forwarder.published",
+    "forwarder.delivered",
+    "forwarder.freed",
+]
+#: Points of the embedded form, every one of which `sansfilm up` passes.
 POINTS: Final[tuple[str, ...]] = get_args(Point)
+REGION_POINTS: Final[tuple[str, ...]] = get_args(RegionPoint)
 VARIABLE: Final = "SANSFILM_FAULT"
 FOLDER_VARIABLE: Final = "SANSFILM_FAULT_DIR"
 
@@ -58,7 +68,7 @@ _folder = Path(os.environ[FOLDER_VARIABLE]) if os.environ.get(FOLDER_VARIABLE) e
 _armed = _countdown is not None or _folder is not None
 
 
-def reach(point: Point) -> None:
+def reach(point: Point | RegionPoint) -> None:
     """Note that the program is at `point`; it dies here if a test armed it."""
     if not _armed:
         return

@@ -35,6 +35,18 @@ LOG_SYNCS = Counter("sansfilm_log_syncs_total", "fdatasync calls of the local lo
 LOG_TORN = Counter(
     "sansfilm_log_torn_total", "Pieces of the log set aside as .torn, by kind.", ["kind"], registry=REGISTRY
 )
+SPOOL_MESSAGES = Gauge(
+    "sansfilm_spool_messages",
+    "Messages of an edge's spool that the log has not taken yet, by lane.",
+    ["lane"],
+    registry=REGISTRY,
+)
+FORWARDED = Counter(
+    "sansfilm_forwarded_total",
+    "Messages that an edge's forwarder shipped to the log, by lane.",
+    ["lane"],
+    registry=REGISTRY,
+)
 LOG_LAG_MESSAGES = Gauge(
     "sansfilm_log_lag_messages", "Messages not committed yet, by lane.", ["lane"], registry=REGISTRY
 )

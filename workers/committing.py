@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from workers.retries import Stopped
+from runtime.retries import Stopped
 
 
 class Committer:

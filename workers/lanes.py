@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from broker.log import Taken
 from runtime import metrics
 from runtime.logs import get_logger
+from runtime.retries import Stopped, persist
 from schemas.message import Lane
 from workers.attempts import AttemptBook
 from workers.batches import Batches
 from workers.committing import Committer
 from workers.pipeline import Batch, Pipeline
-from workers.retries import Stopped, persist
 
 
 @dataclass(slots=True, kw_only=True)

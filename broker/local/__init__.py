@@ -1,8 +1,8 @@
 """The log on files of one machine; see `broker` for its design."""
 
 from broker.local.consumer import LocalConsumer
-from broker.local.layout import WORKERS
+from broker.local.layout import FORWARDER, WORKERS
 from broker.local.publisher import LocalPublisher
 from broker.local.usage import Usage, log_usage
 
-__all__ = ["WORKERS", "LocalConsumer", "LocalPublisher", "Usage", "log_usage"]
+__all__ = ["FORWARDER", "WORKERS", "LocalConsumer", "LocalPublisher", "Usage", "log_usage"]

@@ -18,8 +18,9 @@ from typing import Final
 
 from schemas.message import Lane
 
-#: The group that the worker reads with.
+#: The groups that read a log: the worker of the embedded form, and the forwarder of an edge that spools.
 WORKERS: Final = "workers"
+FORWARDER: Final = "forwarder"
 DATA_SUFFIX: Final = ".tar"
 MARK_SUFFIX: Final = ".mark"
 

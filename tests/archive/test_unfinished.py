@@ -13,13 +13,13 @@ from archive.segment_store import AdoptedMember, PreparedMember
 from archive.unfinished import require_empty, unfinished
 from ingest.large import LargeInstance
 from runtime.errors import Misconfigured, Retryable
+from runtime.retries import Stopped
 from schemas.decisions import DiscardQuarantined
 from segments.disk import SystemDisk
 from tests.archive.house import House, snapshot
 from tests.archive.samples import TENANT, attributes, member, names, record, unfileable
 from tests.datasets import mr_dataset
 from workers.committing import Committer
-from workers.retries import Stopped
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from runtime.errors import Fatal, OutOfSpace, Retryable
-from workers.retries import Stopped, persist
+from runtime.retries import Stopped, persist
 
 
 def test_a_step_is_repeated_while_the_fault_passes() -> None:

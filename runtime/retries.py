@@ -14,7 +14,7 @@ _FIRST_WAIT_S = 0.1
 
 
 class Stopped(Exception):
-    """The worker was told to stop while a step could not succeed; the batch stays uncommitted in the log."""
+    """The process was told to stop while a step could not succeed; what it was about stays uncommitted in the log."""
 
 
 def persist(step: Callable[[], None], *, name: str, stop: threading.Event, wait_max_s: float) -> None:
