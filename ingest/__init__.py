@@ -51,6 +51,7 @@ Crash cases (fault points in brackets)
     between segment and message of a claim check: a segment that no message names, never visible; ``.part`` files are
                           swept when the archive is opened.
     [edge.acknowledged]   durable before: that was promise 1.
+    [forwarder.*]         what was shipped and not freed is shipped again; the archive answers Same.
 
 | module                  | what it holds |
 |-------------------------|---------------|
@@ -58,7 +59,9 @@ Crash cases (fault points in brackets)
 | `admission`             | disk rule, places |
 | `arrival`               | one instance being received |
 | `intake`                | identity, publication, acknowledgement |
+| `lanes`                 | which lane a study waits in |
 | `large`                 | claim checks |
+| `forwarder`             | from an edge's spool to the log of the region |
 | `dimse.acceptance`      | which presentation contexts, in which transfer syntax |
 | `dimse.association_pdu` | association PDUs |
 | `dimse.command`         | command sets |

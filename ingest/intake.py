@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from broker.log import Position, Publisher
 from ingest.admission import DiskRule
 from ingest.arrival import Announced, Arrival, InstanceBuffer, Sender
+from ingest.lanes import Lanes, parse_rules
 from ingest.large import LargeInstance
 from runtime.clock import Clock, rfc3339
 from runtime.errors import OutOfSpace, Rejected, Retryable
@@ -33,11 +34,13 @@ class Intake:
         role: str = "edge",
         disk: Disk | None = None,
     ) -> None:
+        """Raises Misconfigured if the rules of the lanes are wrong."""
         self._publisher = publisher
         self._settings = settings
         self._clock = clock
         self._disk_rule = disk_rule
         self._disk = disk or SystemDisk()
+        self._lanes = Lanes(parse_rules(settings.lane_rules), settings.lane)
         self._source = f"/{role}/{socket.gethostname()}"
         self.object_max_bytes = settings.object_max_bytes
 
@@ -86,7 +89,7 @@ class Intake:
             source=self._source,
             time=rfc3339(self._clock.now()),
             tenant=self._settings.tenant,
-            lane=self._settings.lane,
+            lane=self._lanes.of(sender, self._settings.tenant, study_uid),
             study_uid=study_uid,
             sop_class_uid=sop_class_uid,
             sop_instance_uid=sop_instance_uid,

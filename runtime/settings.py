@@ -84,7 +84,12 @@ class EdgeSettings(CommonSettings):
     dicom_port: int = Field(11112, ge=1, le=65535, description="Port on which DICOM associations are accepted.")
     ae_title: str = Field("SANSFILM", min_length=1, max_length=16, description="This application entity's title.")
     require_called_ae: bool = Field(False, description="Refuse associations that call another AE title than ours.")
-    lane: Lane = Field(Lane.ROUTINE, description="Lane of what is received here.")
+    lane: Lane = Field(Lane.ROUTINE, description="Lane of what no rule of `lane_rules` is about.")
+    lane_rules: str = Field(
+        "",
+        description="Lanes by sender, the first that fits: PATTERN=LANE,... with patterns of calling AE titles, "
+        "or of called ones after called: (CT_ER*=urgent,called:EMERGENCY=urgent). A study keeps its first lane.",
+    )
     associations_max: int = Field(64, ge=1, description="Associations at one time, per edge process.")
     associations_per_caller_max: int = Field(32, ge=1, description="Associations at one time from one address.")
     pdu_max_bytes: int = Field(131072, ge=4096, le=MIB, description="Largest P-DATA-TF PDU we announce and accept.")
