@@ -6,7 +6,7 @@ Publishing and taking are separate because they happen in separate processes: an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,6 +64,15 @@ class Consumer(Protocol):
 
     def rewind(self) -> None:
         """Forget what was taken and not committed: the next `take` gives it again."""
+
+    def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
+        """Call `finish` with the streams that are about to be given to another consumer, or were lost to one.
+
+        It is called on the thread that takes, from inside `take` or `close`; what it raises is raised there. When it
+        returns, its owner has committed or forgotten everything it took of them. Positions of streams that were lost
+        are no longer committed: they are given to another consumer, and what is done twice changes nothing. A log whose
+        streams never change hands never calls it.
+        """
 
     def lag(self) -> Mapping[Lane, int]:
         """Messages not committed yet, by lane."""

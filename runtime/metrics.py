@@ -60,7 +60,7 @@ QUARANTINED = Counter("sansfilm_quarantined_total", "Instances quarantined, by r
 KEPT = Counter("sansfilm_kept_total", "Instances stored as they came, by reason.", ["reason"], registry=REGISTRY)
 BATCH_SECONDS = Histogram(
     "sansfilm_batch_seconds",
-    "Time a batch spends in each step (prepare, put, commit).",
+    "Time a batch spends in each step (prepare, put, commit, positions).",
     ["step"],
     buckets=_LATENCY_S,
     registry=REGISTRY,

@@ -89,10 +89,10 @@ class AttemptBook:
         page.deaths = {message_id: page.deaths.get(message_id, 0) + 1}
         self._write(stream)
 
-    def done(self) -> None:
-        """What began is committed, or the worker stops in order: forget the deaths."""
+    def done(self, streams: Collection[str] | None = None) -> None:
+        """What these streams began with is committed, or (all of them) the worker stops in order: forget the deaths."""
         for stream, page in self._open.items():
-            if page.first_id:
+            if page.first_id and (streams is None or stream in streams):
                 self._open[stream] = _Page()
                 self._write(stream)
 

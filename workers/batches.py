@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from broker.log import Consumer, Taken
@@ -45,6 +45,12 @@ class Batches:
                 break
             self._fill(remaining_s)
         return self._cut()
+
+    def drop(self, streams: Collection[str]) -> None:
+        """Forget what was taken of these streams and not given: whoever has them now takes it again."""
+        kept = [taken for taken in self._waiting if taken.position.stream not in streams]
+        self._waiting.clear()
+        self._waiting.extend(kept)
 
     def _fill(self, wait_s: float) -> None:
         limits = self._limits

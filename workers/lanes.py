@@ -7,7 +7,7 @@ all of them, because the catalog has one writer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -39,6 +39,7 @@ class LaneLoop:
     release: Callable[[Batch], None]
     retry_wait_max_s: float
     _pending: tuple[Future[None], Batch] | None = field(default=None, init=False)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set and the batch in flight is committed.
@@ -46,9 +47,11 @@ class LaneLoop:
         Raises:
             Fatal, or any error of our own: nothing is lost, the log gives the uncommitted messages again.
         """
+        self._stop = stop
+        self.pipeline.consumer.on_revoke(self._give_up)
         try:
             while not stop.is_set():
-                self._turn(stop)
+                self._turn()
             self._settle()
         except Stopped:
             get_logger().warning("batch_left_in_log", lane=self.lane)
@@ -56,18 +59,18 @@ class LaneLoop:
             get_logger().info("lane_drained", lane=self.lane)
         self.book.done()
 
-    def _turn(self, stop: threading.Event) -> None:
-        taken = self.batches.next(stop)
+    def _turn(self) -> None:
+        taken = self.batches.next(self._stop)
         self._observe_lag()
         if not taken:
             self._settle()
         elif self._must_isolate(taken):
-            self._one_by_one(taken, stop)
+            self._one_by_one(taken)
         else:
             with metrics.BATCH_SECONDS.labels("prepare").time():
                 batch = self.pipeline.prepare(taken)
             self._settle()
-            self._pending = self._submit(batch, stop), batch
+            self._pending = self._submit(batch), batch
 
     def _must_isolate(self, taken: Sequence[Taken]) -> bool:
         """Note where each stream of the batch begins; whether one of them was left uncleanly there before."""
@@ -83,13 +86,21 @@ class LaneLoop:
         self._pending = None
         concluded.result()
         self._finish(batch)
-        self.book.done()
 
-    def _one_by_one(self, taken: Sequence[Taken], stop: threading.Event) -> None:
+    def _give_up(self, streams: Collection[str]) -> None:
+        """These streams go to another worker: finish what is in flight, and forget the rest of them.
+
+        Called by the consumer while it is asked for more, so nothing else of this lane is being prepared.
+        """
+        self._settle()
+        self.batches.drop(streams)
+        self.book.forget(streams)
+
+    def _one_by_one(self, taken: Sequence[Taken]) -> None:
         """Isolate a killer: each message alone, its attempt durable before it is touched."""
         get_logger().warning("isolation_started", lane=self.lane, messages=len(taken))
         for one in taken:
-            if stop.is_set():
+            if self._stop.is_set():
                 raise Stopped
             stream, message_id = self.stream_of(one), one.message.attributes.id
             if self.book.is_killer(stream, message_id):
@@ -97,26 +108,34 @@ class LaneLoop:
             else:
                 self.book.attempt(stream, message_id)
                 batch = self.pipeline.prepare([one])
-            self._submit(batch, stop).result()
-            self._finish(batch)
-        self.book.done()
+            self._submit(batch).result()
+            self._commit_positions(batch)
+        self.book.done(self._streams(taken))
 
-    def _submit(self, batch: Batch, stop: threading.Event) -> Future[None]:
-        return self.committer.submit(lambda: self._conclude(batch, stop))
+    def _submit(self, batch: Batch) -> Future[None]:
+        return self.committer.submit(lambda: self._conclude(batch))
 
-    def _conclude(self, batch: Batch, stop: threading.Event) -> None:
-        self._persist("put", lambda: self.pipeline.put(batch), stop)
-        self._persist("commit", lambda: self.pipeline.commit(batch), stop)
+    def _conclude(self, batch: Batch) -> None:
+        self._persist("put", lambda: self.pipeline.put(batch))
+        self._persist("commit", lambda: self.pipeline.commit(batch))
 
     def _finish(self, batch: Batch) -> None:
-        """What follows a commit, in this order: a claim check goes only when the log will not give it again."""
-        self.pipeline.commit_positions(batch)
+        """What follows a commit: the attempts of these streams are forgotten when the log will not give it again."""
+        self._commit_positions(batch)
+        self.book.done(self._streams(batch.taken))
+
+    def _commit_positions(self, batch: Batch) -> None:
+        """In this order: a claim check goes only when the log will not give its message again."""
+        self._persist("positions", lambda: self.pipeline.commit_positions(batch))
         self.release(batch)
         self._report(batch)
 
-    def _persist(self, name: str, step: Callable[[], None], stop: threading.Event) -> None:
+    def _streams(self, taken: Sequence[Taken]) -> set[str]:
+        return {self.stream_of(one) for one in taken}
+
+    def _persist(self, name: str, step: Callable[[], None]) -> None:
         with metrics.BATCH_SECONDS.labels(name).time():
-            persist(step, name=name, stop=stop, wait_max_s=self.retry_wait_max_s)
+            persist(step, name=name, stop=self._stop, wait_max_s=self.retry_wait_max_s)
 
     def _observe_lag(self) -> None:
         for lane, messages in self.pipeline.consumer.lag().items():

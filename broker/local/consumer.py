@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -99,6 +99,9 @@ class LocalConsumer:
         """See `broker.log.Consumer.rewind`."""
         for reader in self._readers.values():
             reader.rewind()
+
+    def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
+        """See `broker.log.Consumer.on_revoke`: never called, a lane has one consumer."""
 
     def lag(self) -> Mapping[Lane, int]:
         """See `broker.log.Consumer.lag`: of this consumer's lane."""

@@ -104,6 +104,14 @@ def test_each_stream_has_a_page_of_its_own(folder: Path) -> None:
     assert begun == [True, False]
 
 
+def test_what_one_stream_has_done_says_nothing_of_another(folder: Path) -> None:
+    for _ in range(3):
+        book = start(folder).book
+        begun = [book.begin(stream, "a") for stream in (STREAM, "bulk")]
+        book.done([STREAM])
+    assert begun == [False, True]
+
+
 def test_a_stream_that_comes_back_is_resumed(folder: Path) -> None:
     book = start(folder).book
     assert not book.begin(STREAM, "a")
