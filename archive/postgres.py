@@ -22,9 +22,6 @@ from archive.revisions import check_revision
 from runtime.errors import Misconfigured
 
 READER_CONNECTIONS_MAX: Final = 16
-CONNECT_TIMEOUT_S: Final = 10
-#: How much later than the server this side gives up.
-_PATIENCE_S: Final = 5.0
 _DIALECT: Final = "postgresql+psycopg://"
 
 
@@ -37,6 +34,9 @@ class Bounds:
     lock_s: float = 20.0
     #: A transaction in which nothing happens: its process is frozen or gone. What it held is free afterwards.
     idle_in_transaction_s: float = 120.0
+    connect_s: float = 10.0
+    #: How much later than the server this side gives up a statement.
+    patience_s: float = 5.0
 
 
 class _BoundedConnection(psycopg.Connection[Any]):
@@ -129,10 +129,10 @@ def _engine(url: str, bounds: Bounds, settings: dict[str, str], **pool: Any) -> 
 
     def connect() -> psycopg.Connection[Any]:
         connection = _BoundedConnection.connect(
-            url, connect_timeout=CONNECT_TIMEOUT_S, application_name="sansfilm",
+            url, connect_timeout=max(2, round(bounds.connect_s)), application_name="sansfilm",
             keepalives_idle=10, keepalives_interval=5, keepalives_count=3,
         )  # fmt: skip
-        connection.answer_timeout_s = bounds.statement_s + _PATIENCE_S
+        connection.answer_timeout_s = bounds.statement_s + bounds.patience_s
         connection.execute(assignments.encode())
         connection.commit()
         return connection
