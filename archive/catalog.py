@@ -60,7 +60,7 @@ OnConflict = Callable[[PlacedRecord, KnownVersion], None]
 
 
 class Catalog(Protocol):
-    """The writing end; one per worker process, used from one thread."""
+    """The writing end; one per worker process, where one thread commits."""
 
     def known(self, tenant: str, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[KnownVersion]]:
         """What is committed under these UIDs: a hint that saves work and decides nothing."""
@@ -81,8 +81,11 @@ class Catalog(Protocol):
         `on_conflict` is called inside the transaction before it ends, with the version that stays current: it makes the
         verdict durable in the journal, so that a rebuild decides the same.
 
+        Several processes may commit at once, and two of them the same messages: one of them is New, the other Same.
+
         Raises:
-            Retryable: nothing was committed.
+            Retryable: nothing was committed; or the database went away in the last moment and nobody knows. The same
+                batch again is right in both cases.
         """
 
     def has_committed(self, segment: str) -> bool:
@@ -90,6 +93,16 @@ class Catalog(Protocol):
 
     def apply(self, decision: Decision, *, decision_id: str, decided_at: str, decided_by: str) -> bool:
         """Execute an operator's decision; False if its object does not exist. Idempotent by `decision_id`."""
+
+    def load_attempts(self, stream: str) -> str | None:
+        """The page that `save_attempts` wrote last for `stream`; None if there was none."""
+
+    def save_attempts(self, stream: str, page: str) -> None:
+        """Keep `page` for `stream`, for workers that share no disk; durable on return. From any thread.
+
+        Raises:
+            Retryable: it may not be kept.
+        """
 
     def close(self) -> None:
         """Release the database."""

@@ -1,4 +1,4 @@
-"""The database under the catalog: opening, transactions, errors. The one place where databases differ.
+"""The SQLite file under the catalog: opening and transactions. PostgreSQL's are in `archive.postgres`.
 
 A SQLite catalog is a *generation*, ``catalog-<uuid7>.sqlite``, and a symbolic link ``catalog.sqlite`` to it. SQLite
 follows the link, so every generation has its own write-ahead log, and replacing the link swaps catalogs atomically
@@ -11,53 +11,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, Engine, create_engine, event, insert
 
-from archive import schema
+from archive import incarnation, schema
+from archive.errors import mapped_errors
 from runtime.clock import Clock
-from runtime.errors import Fatal, Misconfigured, OutOfSpace, Retryable
+from runtime.errors import Misconfigured
 from segments.disk import SystemDisk
 
 BUSY_TIMEOUT_S: Final = 10.0
 READER_CONNECTIONS_MAX: Final = 32
-#: Rows in one statement: bounded by SQLite's 32,766 parameters at the width of the widest table.
-ROWS_PER_STATEMENT: Final = 500
-
-
-@contextmanager
-def mapped_errors() -> Iterator[None]:
-    """Map the database's errors into the product's tree.
-
-    Raises:
-        OutOfSpace: the disk is full.
-        Retryable: busy, locked, input/output error, connection lost; nothing was committed.
-        Fatal: the file is no catalog or is damaged; rebuild it from the archive.
-    """
-    try:
-        yield
-    except (OperationalError, PoolTimeout) as error:
-        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise OutOfSpace("the catalog's disk is full") from None
-        raise Retryable(f"the catalog is not available: {_name_of(error)}") from None
-    except DBAPIError as error:
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise Fatal("the catalog is damaged; stop the worker and run: sansfilm archive rebuild") from None
-        raise
-
-
-def _name_of(error: Exception) -> str:
-    """The error's symbolic name; its text would quote the statement's values."""
-    return str(getattr(getattr(error, "orig", None), "sqlite_errorname", type(error).__name__))
 
 
 # ---- opening -------------------------------------------------------------------------------------------------------
@@ -74,6 +40,7 @@ def create_file(path: Path) -> None:
     with mapped_errors(), engine.begin() as connection:
         schema.metadata.create_all(connection)
         connection.execute(insert(schema.catalog_revision).values(revision=schema.REVISION))
+        incarnation.begin(connection)
         _tell_planner(connection)
     engine.dispose()
 
@@ -206,32 +173,3 @@ def integrity_error(path: Path) -> str:
         return "" if answer == "ok" else answer
     finally:
         engine.dispose()
-
-
-def check_revision(connection: Connection) -> None:
-    """Raises:
-    Misconfigured: the catalog was written by another revision of this program.
-    """
-    revision = connection.scalar(select(schema.catalog_revision.c.revision))
-    if revision != schema.REVISION:
-        raise Misconfigured("the catalog has another revision than this program; run: sansfilm archive rebuild")
-
-
-# ---- statements that each database words differently ---------------------------------------------------------------
-
-
-def insert_ignoring(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """INSERT that leaves out rows whose key is there already (ON CONFLICT DO NOTHING)."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
-
-
-def insert_adding(connection: Connection, table: Table, column: str) -> sqlite.Insert | postgresql.Insert:
-    """INSERT that adds `column` to the row whose primary key is there already."""
-    statement: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-    added = {column: table.c[column] + statement.excluded[column]}
-    upsert: sqlite.Insert | postgresql.Insert = statement.on_conflict_do_update(
-        index_elements=list(table.primary_key.columns), set_=added
-    )
-    return upsert

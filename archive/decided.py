@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from archive import insertion, schema
-from archive.database import insert_ignoring
-from archive.insertion import instance_row
+from archive.insertion import instance_row, stored_text
 from archive.tally import Tally
+from archive.wording import ROWS_PER_STATEMENT, hold_names, insert_ignoring, one_of
 from schemas.decisions import Decision, DiscardQuarantined, ReplayQuarantined, UseVersion
 from schemas.record import PlacedRecord, QuarantineRecord, decode_placed, encode_placed
 
@@ -36,6 +39,7 @@ class Made:
 def apply(connection: Connection, made: Made) -> bool:
     """Execute a decision once; False if what it is about does not exist (it may be tried again later)."""
     decision = schema.decision
+    hold_names(connection, [f"decision {made.id}"])  # redelivered to another worker while this one is at it
     if connection.execute(select(decision.c.kind).where(decision.c.decision_id == made.id)).first():
         return True
     tenant_id = connection.scalar(select(schema.tenant.c.id).where(schema.tenant.c.name == made.decision.tenant))
@@ -69,13 +73,15 @@ def _use_version(connection: Connection, decision: UseVersion, tally: Tally) -> 
     number = numbers.get(decision.wire_sha256)
     if held is None or number is None:
         return False
-    if held.current.wire_sha256 == decision.wire_sha256:
-        return True
     version, instance, sop = schema.version, schema.instance, schema.sop
     line = select(version.c.record).where(version.c.instance_id == held.instance_id, version.c.number == number)
     placed = decode_placed(connection.execute(line).scalar_one())
     tenant_ids = insertion.tenants(connection, [decision.tenant])
     (above,) = insertion.parents(connection, [placed], tenant_ids)
+    insertion.lock_instances(connection, [held])
+    held = insertion.held(connection, [key])[key]
+    if held.current.wire_sha256 == decision.wire_sha256:
+        return True
     conflicts, received_at = int(len(held.versions) > 1), placed.record.attributes.time
     tally.add(study_id=held.study_id, series_id=held.series_id, instances=-1, conflicts=-conflicts)
     tally.add(
@@ -94,7 +100,7 @@ def _close_quarantine(
 ) -> bool:
     table = schema.quarantine
     here = (table.c.tenant_id == tenant_id) & (table.c.message_id == decision.quarantine_id)
-    state = connection.scalar(select(table.c.state).where(here))
+    state = connection.scalar(select(table.c.state).where(here).with_for_update())
     if state is None:
         return False
     closed = QuarantineState.DISCARDED if isinstance(decision, DiscardQuarantined) else QuarantineState.REPLAYED
@@ -104,26 +110,62 @@ def _close_quarantine(
     return True
 
 
-def enter_quarantine(connection: Connection, placed: PlacedRecord, tenant_id: int, committed_at: str) -> bool:
-    """Enter a message in quarantine, once by its id; True if an entry was opened.
+def enter_quarantine(
+    connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: Mapping[str, int], committed_at: str
+) -> Counter[int]:
+    """Enter messages in quarantine, each once by its id; gives how many entries were opened, by tenant.
 
     An entry that was replayed and failed again opens again; a discarded one stays closed.
     """
-    table, record = schema.quarantine, placed.record
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for placed in batch:
+        row = _quarantine_row(placed, tenant_ids[placed.record.attributes.tenant], committed_at)
+        rows.setdefault((row["tenant_id"], row["message_id"]), row)
+    if not rows:
+        return Counter()
+    table = schema.quarantine
+    fresh = insert_ignoring(connection, table).returning(table.c.tenant_id, table.c.message_id)
+    ordered = [rows[key] for key in sorted(rows)]
+    opened = {(tenant_id, message_id) for tenant_id, message_id in connection.execute(fresh, ordered)}
+    again = _reopen(connection, {key: rows[key] for key in sorted(rows) if key not in opened})
+    return Counter(tenant_id for tenant_id, _ in [*opened, *again])
+
+
+def _reopen(connection: Connection, rows: Mapping[tuple[int, str], Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """Open the entries among `rows` that were replayed; gives which."""
+    table, listed, reopened = schema.quarantine, list(rows), []
+    for start in range(0, len(listed), ROWS_PER_STATEMENT):
+        piece = listed[start : start + ROWS_PER_STATEMENT]
+        here = one_of(connection, table.c.tenant_id, {key[0] for key in piece})
+        found = select(table.c.id, table.c.tenant_id, table.c.message_id).where(
+            here,
+            one_of(connection, table.c.message_id, [key[1] for key in piece]),
+            table.c.state == QuarantineState.REPLAYED.value,
+        )
+        for at, *key in connection.execute(found.order_by(table.c.id).with_for_update()):
+            if tuple(key) in rows:
+                reopened.append((at, (key[0], key[1])))
+    if reopened:
+        names = ("state", "reason", "detail", "record", "committed_at")
+        values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names}
+        changes = [{"at": at, **{f"new_{name}": rows[key][name] for name in names}} for at, key in reopened]
+        connection.execute(update(table).where(table.c.id == bindparam("at")).values(values), changes)
+    return [key for _, key in reopened]
+
+
+def _quarantine_row(placed: PlacedRecord, tenant_id: int, committed_at: str) -> dict[str, Any]:
+    record = placed.record
     assert isinstance(record, QuarantineRecord)
-    values = {
+    given = record.attributes
+    return {
+        "tenant_id": tenant_id,
+        "message_id": stored_text(given.id),
         "state": QuarantineState.OPEN.value,
         "reason": record.reason.value,
-        "detail": record.detail.replace("\0", ""),
+        "detail": stored_text(record.detail),
         "record": encode_placed(placed).decode(),
+        "received_at": stored_text(given.time),
         "committed_at": committed_at,
+        "calling_ae": stored_text(given.calling_ae),
+        "called_ae": stored_text(given.called_ae),
     }
-    given = record.attributes
-    first = {"tenant_id": tenant_id, "message_id": given.id, "received_at": given.time}
-    names = {"calling_ae": given.calling_ae.replace("\0", ""), "called_ae": given.called_ae.replace("\0", "")}
-    fresh = insert_ignoring(connection, table).values({**values, **first, **names}).returning(table.c.id)
-    if connection.execute(fresh).first():
-        return True
-    here = (table.c.tenant_id == tenant_id) & (table.c.message_id == given.id)
-    replayed = here & (table.c.state == QuarantineState.REPLAYED.value)
-    return connection.execute(update(table).where(replayed).values(values)).rowcount > 0

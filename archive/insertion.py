@@ -1,21 +1,22 @@
 """The set-based statements of a commit: parents first, then the rows that decide, then versions.
 
 Every insert leaves out what is there already and says what it inserted, so that two writers could not both believe to
-be first (SQLite has one writer; the same statements serve a database with several).
+be first. Rows are inserted in the order of their keys, so that two writers wait for each other in one direction only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Table, insert, select
 
 from archive import schema
 from archive.catalog import InstanceState, KnownVersion
-from archive.database import ROWS_PER_STATEMENT, insert_ignoring
 from archive.folding import folded_name, order_of, search_text
+from archive.wording import ROWS_PER_STATEMENT, hold_names, insert_ignoring, one_of
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, encode_placed
 
 #: Tenant and SOP Instance UID.
@@ -79,7 +80,7 @@ def _hold(connection: Connection, tenant: str, uids: list[str], found: dict[SopK
     rows = (
         select(instance, version, segment.c.key)
         .select_from(sop.join(schema.tenant).join(instance, beside).join(version).join(segment))
-        .where(schema.tenant.c.name == tenant, sop.c.sop_instance_uid.in_(uids))
+        .where(schema.tenant.c.name == tenant, one_of(connection, sop.c.sop_instance_uid, uids))
         .order_by(version.c.instance_id, version.c.number)
     )
     for row in connection.execute(rows):
@@ -89,6 +90,18 @@ def _hold(connection: Connection, tenant: str, uids: list[str], found: dict[SopK
         )
         one = found.setdefault((tenant, at[instance.c.sop_instance_uid]), fresh)
         one.versions.append(known_version(row))
+
+
+def lock_instances(connection: Connection, held: Iterable[HeldInstance]) -> None:
+    """Keep other transactions from adding versions to these instances, or choosing among them, until this one ends.
+
+    What was read of them before may be of yesterday: read it again.
+    """
+    instance = schema.instance
+    ids = sorted(one.instance_id for one in held)
+    for start in range(0, len(ids), ROWS_PER_STATEMENT):
+        rows = select(instance.c.id).where(one_of(connection, instance.c.id, ids[start : start + ROWS_PER_STATEMENT]))
+        connection.execute(rows.order_by(instance.c.id).with_for_update(key_share=True))
 
 
 def known_version(row: Row[Any]) -> KnownVersion:
@@ -116,7 +129,7 @@ def ensure(
     """
     wanted = {tuple(row[name] for name in key): row for row in rows}
     ids = _ids(connection, table, wanted, key)
-    missing = [row for at, row in wanted.items() if at not in ids]
+    missing = [wanted[at] for at in sorted(wanted) if at not in ids]
     if missing:
         connection.execute(insert_ignoring(connection, table), missing)
         ids.update(_ids(connection, table, [at for at in wanted if at not in ids], key))
@@ -128,7 +141,7 @@ def _ids(connection: Connection, table: Table, keys: Iterable[tuple[Any, ...]], 
     ids: dict[Any, int] = {}
     for start in range(0, len(wanted), ROWS_PER_STATEMENT):
         piece = wanted[start : start + ROWS_PER_STATEMENT]
-        parts = [column.in_({at[place] for at in piece}) for place, column in enumerate(columns)]
+        parts = [one_of(connection, column, {at[place] for at in piece}) for place, column in enumerate(columns)]
         for row in connection.execute(select(table.c.id, *columns).where(*parts)):
             ids[tuple(row[1:])] = row[0]
     return ids
@@ -163,57 +176,93 @@ def parents(connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: M
     return [Parents(tenant_id=tenant, study_id=study, series_id=series_ids[key]) for tenant, study, key in keys]
 
 
+# ---- patients ------------------------------------------------------------------------------------------------------
+
 _Person = tuple[int, str, str]
 
 
 def _person(record: InstanceRecord, tenant_id: int) -> _Person:
     """Who an instance says the patient is: an identifier within its issuer, within a tenant."""
-    return tenant_id, _text(record.patient.patient_id), _text(record.patient.issuer)
+    return tenant_id, stored_text(record.patient.patient_id), stored_text(record.patient.issuer)
 
 
 def _patients(
     connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: Mapping[str, int]
 ) -> dict[_Person, int]:
-    """Patients by identifier. An instance without Patient ID belongs to none: nobody is merged by absence."""
-    identifier = schema.patient_identifier
-    wanted = {
-        person: filed(placed)
-        for placed in reversed(batch)
-        if (person := _person(filed(placed), tenant_ids[filed(placed).attributes.tenant]))[1]
-    }
-    columns = (identifier.c.tenant_id, identifier.c.value, identifier.c.issuer_resolved, identifier.c.patient_id)
-    found: dict[_Person, int] = {}
-    for person in wanted:
-        row = connection.execute(
-            select(*columns).where(*(c == v for c, v in zip(columns, person, strict=False)))
-        ).first()
-        found[person] = row[3] if row else _new_patient(connection, person, wanted[person].attributes.time)
+    """Patients by identifier. An instance without Patient ID belongs to none: nobody is merged by absence.
+
+    Nor by an identifier that is too long to be kept whole in an index.
+    """
+    wanted: dict[_Person, str] = {}
+    for placed in batch:
+        record = filed(placed)
+        person = _person(record, tenant_ids[record.attributes.tenant])
+        if person[1] and not any(_is_long(text) for text in person[1:]):
+            wanted.setdefault(person, record.attributes.time)
+    found = _find_patients(connection, wanted)
+    if missing := sorted(person for person in wanted if person not in found):
+        # Whoever else knows one of them for the first time waits here, and finds them below.
+        hold_names(connection, (f"patient {tenant_id} {value}\x1f{issuer}" for tenant_id, value, issuer in missing))
+        found.update(_find_patients(connection, missing))
+        found.update(_add_patients(connection, {one: wanted[one] for one in missing if one not in found}))
     return found
 
 
-def _new_patient(connection: Connection, person: _Person, created_at: str) -> int:
-    tenant_id, value, issuer = person
-    patient = insert(schema.patient).values(tenant_id=tenant_id, created_at=created_at).returning(schema.patient.c.id)
-    patient_id: int = connection.execute(patient).scalar_one()
-    identifier = {
-        "tenant_id": tenant_id,
-        "patient_id": patient_id,
-        "value": value,
-        "issuer_received": issuer,
-        "issuer_resolved": issuer,
-        "type": "MR",
-        "status": "received",
-    }
-    connection.execute(insert(schema.patient_identifier), identifier)
-    return patient_id
+def _find_patients(connection: Connection, people: Iterable[_Person]) -> dict[_Person, int]:
+    table, listed = schema.patient_identifier, list(people)
+    columns = (table.c.tenant_id, table.c.value, table.c.issuer_resolved)
+    found: dict[_Person, int] = {}
+    for start in range(0, len(listed), ROWS_PER_STATEMENT):
+        piece = listed[start : start + ROWS_PER_STATEMENT]
+        parts = [one_of(connection, column, {one[place] for one in piece}) for place, column in enumerate(columns)]
+        for row in connection.execute(select(*columns, table.c.patient_id).where(*parts)):
+            found[tuple(row[:3])] = row[3]
+    return {person: found[person] for person in listed if person in found}
+
+
+def _add_patients(connection: Connection, people: Mapping[_Person, str]) -> dict[_Person, int]:
+    """Insert people whom nobody knows; given with the time at which they were first received."""
+    if not people:
+        return {}
+    patient = schema.patient
+    rows = [{"tenant_id": person[0], "created_at": at} for person, at in people.items()]
+    returning = insert(patient).returning(patient.c.id, sort_by_parameter_order=True)
+    ids = dict(zip(people, connection.scalars(returning, rows), strict=True))
+    identifiers = [
+        {
+            "tenant_id": tenant_id,
+            "patient_id": patient_id,
+            "value": value,
+            "issuer_received": issuer,
+            "issuer_resolved": issuer,
+            "type": "MR",
+            "status": "received",
+        }
+        for (tenant_id, value, issuer), patient_id in ids.items()
+    ]
+    connection.execute(insert(schema.patient_identifier), identifiers)
+    return ids
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _text(value: str) -> str:
-    """`value` as a column can hold it: a NUL, which some databases refuse, is left out (the record keeps it)."""
-    return value.replace("\0", "")
+_UNWRITABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+
+def stored_text(value: str) -> str:
+    """`value` as every database can hold it: NULs and lone surrogates are left out (the record keeps them)."""
+    return _UNWRITABLE.sub("", value)
+
+
+def _key_text(value: str) -> str:
+    """`value` as an index can hold it: at most `KEY_BYTES_MAX` of it (the record keeps the rest)."""
+    text = stored_text(value)
+    return text if not _is_long(text) else text.encode()[: schema.KEY_BYTES_MAX].decode(errors="ignore")
+
+
+def _is_long(text: str) -> bool:
+    return len(text) * 4 > schema.KEY_BYTES_MAX and len(text.encode()) > schema.KEY_BYTES_MAX
 
 
 def _study_row(record: InstanceRecord, tenant_id: int, patient_id: int | None) -> dict[str, Any]:
@@ -235,9 +284,9 @@ def _study_row(record: InstanceRecord, tenant_id: int, patient_id: int | None) -
         "patient_name_folded": folded_name(person.name),
         "patient_birth_date": person.birth_date,
         "patient_sex": person.sex,
-        "search_text": search_text(person.name, person.patient_id, study.accession_number),
     }
-    row: dict[str, Any] = {name: _text(value) for name, value in values.items()}
+    row: dict[str, Any] = {name: _key_text(value) for name, value in values.items()}
+    row["search_text"] = stored_text(search_text(person.name, person.patient_id, study.accession_number))
     return {**row, "tenant_id": tenant_id, "patient_row": patient_id}
 
 
@@ -248,7 +297,7 @@ def _series_row(record: InstanceRecord, study_id: int) -> dict[str, Any]:
         "body_part_examined", "protocol_name", "station_name", "pps_start_date", "pps_start_time",
         "scheduled_procedure_step_id", "requested_procedure_id",
     )  # fmt: skip
-    row: dict[str, Any] = {name: _text(getattr(series, name)) for name in names}
+    row: dict[str, Any] = {name: _key_text(getattr(series, name)) for name in names}
     return {**row, "study_id": study_id, "series_order": order_of(series.series_number)}
 
 
@@ -256,8 +305,8 @@ def instance_row(record: InstanceRecord) -> dict[str, Any]:
     """The columns of `instance` that describe its current version."""
     one = record.instance
     return {
-        "sop_class_uid": _text(one.sop_class_uid),
-        "instance_number": _text(one.instance_number),
+        "sop_class_uid": stored_text(one.sop_class_uid),
+        "instance_number": stored_text(one.instance_number),
         "instance_order": order_of(one.instance_number),
         "number_of_frames": one.number_of_frames,
         "rows": one.rows,
@@ -278,6 +327,7 @@ def insert_first(
         {"tenant_id": parents.tenant_id, "sop_instance_uid": uid, "study_id": parents.study_id}
         for (_, uid), parents in zip(batch, above, strict=True)
     ]
+    rows.sort(key=lambda row: (row["tenant_id"], row["sop_instance_uid"]))
     returning = insert_ignoring(connection, schema.sop).returning(schema.sop.c.tenant_id, schema.sop.c.sop_instance_uid)
     won = {(names[tenant_id], uid) for tenant_id, uid in connection.execute(returning, rows)}
     fresh = [
@@ -320,13 +370,13 @@ def version_row(
         "instance_id": instance_id,
         "number": number,
         "verdict": verdict,
-        "message_id": record.attributes.id,
+        "message_id": stored_text(record.attributes.id),
         "wire_sha256": record.wire_sha256,
         "pixel_sha256": record.pixel_sha256,
         "study_instance_uid": record.study.study_instance_uid,
         "series_instance_uid": record.series.series_instance_uid,
-        "source": record.attributes.source,
-        "received_at": record.attributes.time,
+        "source": stored_text(record.attributes.source),
+        "received_at": stored_text(record.attributes.time),
         "committed_at": committed_at,
         "received_transfer_syntax": record.received_transfer_syntax,
         "stored_transfer_syntax": record.stored_transfer_syntax,

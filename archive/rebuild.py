@@ -35,7 +35,7 @@ from archive.layout import JOURNAL, id_of, made_at
 from archive.local_store import LocalSegmentStore
 from archive.reindexing import record_of
 from archive.segment_store import Comparer
-from archive.sql_catalog import SqlCatalog
+from archive.sql_catalog import SqlCatalog, catalog_in
 from archive.sql_reader import open_reader
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Fatal
@@ -132,7 +132,7 @@ class _Replay:
         }
 
     def run(self, progress: Progress) -> Rebuilding:
-        catalog = SqlCatalog(self._path, clock=self._clock)
+        catalog = catalog_in(self._path, clock=self._clock)
         try:
             for done, key in enumerate(self._keys):
                 progress(done, len(self._keys))

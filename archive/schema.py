@@ -1,7 +1,9 @@
 """The catalog's tables. Nothing but definitions; the statements are in the modules that use them.
 
-Text columns compare by code point on every database, keys of inserts are ordered, and every count is kept by the
-transaction that changes it, so the cost of an insert does not depend on how many rows there are.
+Text columns compare by code point on every database (collation "C" on PostgreSQL, SQLite's own way), keys of inserts
+are ordered, and every count is kept by the transaction that changes it, so the cost of an insert does not depend on how
+many rows there are. Text in an index is at most `KEY_BYTES_MAX` long: PostgreSQL indexes nothing longer than 2,704.
+A change of these tables is a revision: see `archive.migrations`.
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-#: Changes with the tables; a catalog of another revision is rebuilt or migrated, never guessed at.
-REVISION: Final = 1
+#: Changes with the tables; see `archive.migrations` for what a revision may change.
+REVISION: Final = 2
+#: The oldest revision whose tables the readers of this program understand.
+READABLE_REVISION: Final = 1
+#: UTF-8 bytes of a text that is indexed and whose length the standard's word alone bounds.
+KEY_BYTES_MAX: Final = 1024
 
 metadata = MetaData()
 
@@ -107,6 +113,8 @@ study = Table(
     Index("study_by_patient_name", "tenant_id", "patient_name_folded"),
     Index("study_by_accession", "tenant_id", "accession_number"),
 )
+#: What a word is looked for with, anywhere in the text; needs PostgreSQL's extension pg_trgm, so a migration makes it.
+STUDY_BY_TEXT: Final = "study_by_text"
 
 series = Table(
     "series",
@@ -264,3 +272,15 @@ decision = Table(
     _text("decided_at"),
     _text("decided_by"),
 )
+
+#: One row: which life of the catalog this is, and the tide. See `archive.incarnation`.
+incarnation = Table(
+    "incarnation",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    _text("incarnation_id"),
+    _number("tide"),
+)
+
+#: Attempts at messages that may kill their worker, where workers share no disk; see `workers.attempts`.
+attempt = Table("attempt", metadata, Column("stream", _TEXT, primary_key=True), _text("page"))

@@ -7,30 +7,34 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 
 from archive import decided, insertion, schema
 from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
 from archive.database import (
-    check_revision,
     create_file,
     generation_path,
     lock_writer,
-    mapped_errors,
     point_link,
     reader_engine,
     sweep_generations,
     writer_engine,
 )
+from archive.errors import mapped_errors
 from archive.insertion import HeldInstance, SopKey, filed, key_of
+from archive.revisions import bring_on, check_revision
 from archive.tally import Tally
+from archive.wording import insert_replacing, is_postgres, one_of, stay_awake
 from runtime.clock import Clock, SystemClock, rfc3339
 from runtime.faults import reach
 from schemas.decisions import Decision
 from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, PlacedRecord, QuarantineRecord
+
+if TYPE_CHECKING:  # the driver takes time to load, and an embedded catalog has no use for it
+    from archive.postgres import Bounds
 
 #: Events kept for other systems; the oldest go first.
 OUTBOX_ROWS_MAX: Final = 10_000
@@ -38,7 +42,7 @@ STUDY_CHANGED: Final = "sansfilm.study.changed.v1"
 
 
 def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
-    """The catalog at `path` for writing, made if there is none.
+    """The catalog in the SQLite file at `path` for writing, made if there is none, brought on if it is older.
 
     Raises:
         Misconfigured: another process writes it, or it has another revision.
@@ -52,30 +56,57 @@ def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
             fresh = generation_path(path, clock)
             create_file(fresh)
             point_link(path, fresh)
-        return SqlCatalog(path.resolve(), clock=clock, lock=lock)
+        return catalog_in(path.resolve(), clock=clock, lock=lock)
     except BaseException:
         lock.close()
         raise
 
 
+def catalog_in(path: Path, *, clock: Clock, lock: IO[bytes] | None = None) -> SqlCatalog:
+    """The catalog in the one file at `path`, which is there and which nobody else writes.
+
+    Raises:
+        Misconfigured: it has another revision.
+        Fatal: it is damaged.
+    """
+    engine = writer_engine(path)
+    try:
+        with mapped_errors():
+            bring_on(engine)
+            with engine.connect() as connection:
+                check_revision(connection)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlCatalog(engine, reader_engine(path), clock=clock, lock=lock)
+
+
+def open_postgres_catalog(url: str, *, bounds: Bounds | None = None, clock: Clock | None = None) -> SqlCatalog:
+    """The catalog in the PostgreSQL database at `url` for writing, beside any number of other processes.
+
+    Raises:
+        Misconfigured: the server is not reachable, refuses us, or its tables are not ours; the message says what to do.
+    """
+    from archive import postgres
+
+    bounds = bounds or postgres.Bounds()
+    engine = postgres.checked(postgres.writer_engine(url, bounds), url)
+    return SqlCatalog(engine, postgres.reader_engine(url, bounds), clock=clock or SystemClock())
+
+
 class SqlCatalog:
     """`archive.catalog.Catalog` on SQLAlchemy Core; closed by its owner.
 
-    One thread commits and applies, on the one connection that writes; `known` may be asked from any thread meanwhile
-    and sees what was committed before.
+    One thread commits and applies; `known`, `has_committed` and the attempts may be asked for from any thread
+    meanwhile and see what was committed before.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, lock: IO[bytes] | None = None) -> None:
-        self._engine: Engine = writer_engine(path)
-        self._hints: Engine = reader_engine(path)
+    def __init__(self, engine: Engine, hints: Engine, *, clock: Clock, lock: IO[bytes] | None = None) -> None:
+        """`engine` writes, `hints` reads; both are this catalog's from now on, and so is `lock`."""
+        self._engine = engine
+        self._hints = hints
         self._clock = clock
         self._lock = lock
-        try:
-            with mapped_errors(), self._engine.connect() as connection:
-                check_revision(connection)
-        except BaseException:
-            self._engine.dispose()
-            raise
 
     def known(self, tenant: str, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[KnownVersion]]:
         """See `Catalog.known`."""
@@ -123,6 +154,18 @@ class SqlCatalog:
         reach("catalog.committed")
         return done
 
+    def load_attempts(self, stream: str) -> str | None:
+        """See `Catalog.load_attempts`."""
+        table = schema.attempt
+        with mapped_errors(), self._engine.connect() as connection:
+            page: str | None = connection.scalar(select(table.c.page).where(table.c.stream == stream))
+        return page
+
+    def save_attempts(self, stream: str, page: str) -> None:
+        """See `Catalog.save_attempts`."""
+        with mapped_errors(), self._engine.begin() as connection:
+            connection.execute(insert_replacing(connection, schema.attempt), {"stream": stream, "page": page})
+
     def keep_current(self, tenant: str, sop_instance_uid: str, wire_sha256: str) -> bool:
         """Make a version current because the journal says it was, when another one stands first in the archive."""
         with mapped_errors(), self._engine.begin() as connection:
@@ -155,6 +198,8 @@ class _Batch:
         instances = [one for one in placed if isinstance(one.record, InstanceRecord)]
         self.held = insertion.held(self.connection, dict.fromkeys(map(key_of, instances)))
         firsts = self._insert_firsts(instances)
+        if is_postgres(self.connection):
+            self._lock_disputed(instances, firsts)
         quarantined = [one for one in placed if isinstance(one.record, QuarantineRecord)]
         self._quarantine(quarantined)
         return [self._verdict(one, firsts) for one in placed]
@@ -183,6 +228,20 @@ class _Batch:
         self.held.update(inserted)
         return {key: firsts[key] for key in inserted}
 
+    def _lock_disputed(self, instances: Sequence[PlacedRecord], firsts: Mapping[SopKey, PlacedRecord]) -> None:
+        """Keep other transactions from adding versions where this one may; then read what they added until now.
+
+        An instance whose versions have all that this batch brings needs no lock: no version ever goes away.
+        """
+        disputed = {
+            key: self.held[key]
+            for one in instances
+            if (key := key_of(one)) not in firsts and not _has(self.held[key], filed(one).wire_sha256)
+        }
+        if disputed:
+            insertion.lock_instances(self.connection, disputed.values())
+            self.held.update(insertion.held(self.connection, disputed))
+
     def _verdict(self, one: PlacedRecord, firsts: Mapping[SopKey, PlacedRecord]) -> Verdict:
         if isinstance(one.record, QuarantineRecord):
             return Quarantined()
@@ -190,12 +249,15 @@ class _Batch:
         held = self.held[key]
         if firsts.get(key) is one:
             return self._keep(one, held, New())
-        if any(version.wire_sha256 == one.record.wire_sha256 for version in held.versions):
+        if _has(held, one.record.wire_sha256) or any(self._are_equal(one, version) for version in held.versions):
             return Same()
-        if any(self.equal(one, version) for version in held.versions):
-            return Same()
+        stay_awake(self.connection)
         self.on_conflict(one, held.current)
         return self._keep(one, held, Conflict(current_wire_sha256=held.current.wire_sha256))
+
+    def _are_equal(self, one: PlacedRecord, version: KnownVersion) -> bool:
+        stay_awake(self.connection)
+        return self.equal(one, version)
 
     def _keep(self, one: PlacedRecord, held: HeldInstance, verdict: Verdict) -> Verdict:
         record, is_new = filed(one), isinstance(verdict, New)
@@ -236,21 +298,23 @@ class _Batch:
             for one, held, number, verdict in self.versions
         ]
         self.connection.execute(insert(schema.version), rows)
-        for _, held, number, verdict in self.versions:
-            if isinstance(verdict, Conflict):
-                self._mark_conflict(held.instance_id, number)
+        newest = {held.instance_id: n for _, held, n, verdict in self.versions if isinstance(verdict, Conflict)}
+        if newest:
+            self._mark_conflicts(newest)
 
-    def _mark_conflict(self, instance_id: int, number: int) -> None:
+    def _mark_conflicts(self, newest: Mapping[int, int]) -> None:
+        """Say of instances, by id, which number their newest further version has."""
         version, instance = schema.version, schema.instance
-        newest = select(version.c.id).where(version.c.instance_id == instance_id, version.c.number == number)
-        values = {"version_count": number, "conflict_version_id": newest.scalar_subquery()}
-        self.connection.execute(update(instance).where(instance.c.id == instance_id).values(values))
+        here = (version.c.instance_id == bindparam("at")) & (version.c.number == bindparam("newest"))
+        found = select(version.c.id).where(here).scalar_subquery()
+        values = {"version_count": bindparam("newest"), "conflict_version_id": found}
+        rows = [{"at": instance_id, "newest": number} for instance_id, number in sorted(newest.items())]
+        self.connection.execute(update(instance).where(instance.c.id == bindparam("at")).values(values), rows)
 
     def _quarantine(self, batch: Sequence[PlacedRecord]) -> None:
-        for one in batch:
-            tenant_id = self.tenant_ids[one.record.attributes.tenant]
-            opened = decided.enter_quarantine(self.connection, one, tenant_id, self.committed_at)
-            self.tally.count(tenant_id, "quarantined", int(opened))
+        opened = decided.enter_quarantine(self.connection, batch, self.tenant_ids, self.committed_at)
+        for tenant_id, count in opened.items():
+            self.tally.count(tenant_id, "quarantined", count)
 
     def _write_outbox(self) -> None:
         changed: Counter[tuple[int, str, str]] = Counter()
@@ -261,9 +325,8 @@ class _Batch:
             return
         study = schema.study
         ids = {study_id for study_id, _, _ in changed}
-        uids = dict(
-            self.connection.execute(select(study.c.id, study.c.study_instance_uid).where(study.c.id.in_(ids))).all()
-        )
+        named = select(study.c.id, study.c.study_instance_uid).where(one_of(self.connection, study.c.id, ids))
+        uids = dict(self.connection.execute(named).all())
         rows: list[dict[str, Any]] = [
             {
                 "tenant_id": self.tenant_ids[tenant],
@@ -274,5 +337,18 @@ class _Batch:
             for (study_id, tenant, verdict), count in changed.items()
         ]
         self.connection.execute(insert(schema.outbox), rows)
-        newest = select(func.max(schema.outbox.c.id) - OUTBOX_ROWS_MAX).scalar_subquery()
-        self.connection.execute(delete(schema.outbox).where(schema.outbox.c.id <= newest))
+        self._trim_outbox()
+
+    def _trim_outbox(self) -> None:
+        """Remove the oldest events; those that another transaction is removing are left to it."""
+        outbox = schema.outbox
+        kept = select(func.max(outbox.c.id) - OUTBOX_ROWS_MAX).scalar_subquery()
+        if is_postgres(self.connection):
+            old = select(outbox.c.id).where(outbox.c.id <= kept).order_by(outbox.c.id)
+            self.connection.execute(delete(outbox).where(outbox.c.id.in_(old.with_for_update(skip_locked=True))))
+        else:
+            self.connection.execute(delete(outbox).where(outbox.c.id <= kept))
+
+
+def _has(held: HeldInstance, wire_sha256: str) -> bool:
+    return any(version.wire_sha256 == wire_sha256 for version in held.versions)

@@ -7,18 +7,24 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, func, select
 
 from archive import schema
 from archive.catalog import Found, InstanceState, KnownVersion, Query, Readable, Scope
-from archive.database import check_revision, mapped_errors, reader_engine
+from archive.database import reader_engine
 from archive.decided import QuarantineState
+from archive.errors import mapped_errors
 from archive.insertion import filed, known_version
+from archive.revisions import check_revision
 from archive.search import COUNT_MAX, answer_to, count_of
 from archive.tally import COUNTERS
+from archive.wording import one_of
 from schemas.record import InstanceRecord, PlacedRecord, decode_placed
+
+if TYPE_CHECKING:
+    from archive.postgres import Bounds
 
 #: Records read by one statement while iterating.
 PAGE_ROWS: Final = 500
@@ -29,8 +35,21 @@ _segment, _tenant, _quarantine = schema.segment, schema.tenant, schema.quarantin
 
 
 def open_reader(path: Path) -> SqlCatalogReader:
-    """A reader of the catalog at `path`; while there is no file the archive is empty."""
-    return SqlCatalogReader(path)
+    """A reader of the catalog in the SQLite file at `path`; while there is no file the archive is empty."""
+    return SqlCatalogReader(_FollowedFile(path))
+
+
+def open_postgres_reader(url: str, *, bounds: Bounds | None = None) -> SqlCatalogReader:
+    """A reader of the catalog in the PostgreSQL database at `url`.
+
+    Raises:
+        Misconfigured: the server is not reachable, refuses us, or its tables are not ours; the message says what to do.
+    """
+    from archive import postgres
+
+    bounds = bounds or postgres.Bounds()
+    engine = postgres.reader_engine(url, bounds)
+    return SqlCatalogReader(_Server(postgres.checked(engine, url, since=schema.READABLE_REVISION)))
 
 
 class SqlCatalogReader:
@@ -39,10 +58,8 @@ class SqlCatalogReader:
     Each call looks whether the file at the path is still the one that is open, so a reader follows a rebuild.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._opened: tuple[tuple[int, int], Engine] | None = None
+    def __init__(self, source: _Source) -> None:
+        self._source = source
 
     # ---- searching ----
 
@@ -86,9 +103,12 @@ class SqlCatalogReader:
     def _readable(self, scope: Scope, study_uid: str, uids: list[str]) -> Iterator[Readable]:
         """The current versions of `uids`; those that went away meanwhile are left out."""
         rows = select(_instance.c.sop_instance_uid, _version.c.record).select_from(_VISIBLE.join(_version, _current()))
-        page = rows.where(*_below(scope, study_uid), _instance.c.sop_instance_uid.in_(uids))
+        page = rows.where(*_below(scope, study_uid))
         with self._reading() as connection:
-            found = dict(connection.execute(page).all()) if connection else {}
+            if connection is None:
+                return
+            among = one_of(connection, _instance.c.sop_instance_uid, uids)
+            found = dict(connection.execute(page.where(among)).all())
         for uid in uids:
             if uid in found:
                 yield _readable(decode_placed(found[uid]))
@@ -174,12 +194,7 @@ class SqlCatalogReader:
 
     def close(self) -> None:
         """See `CatalogReader.close`."""
-        with self._lock:
-            if self._opened is not None:
-                self._opened[1].dispose()
-                self._opened = None
-
-    # ---- the open file ----
+        self._source.close()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection | None]:
@@ -191,7 +206,27 @@ class SqlCatalogReader:
             yield connection
 
     def _engine(self) -> Engine | None:
-        """The engine of the file that is at the path now; None while there is none."""
+        """The engine of the catalog there is now; None while there is none."""
+        return self._source.engine()
+
+
+class _Source(Protocol):
+    """Where a reader finds the catalog."""
+
+    def engine(self) -> Engine | None: ...
+
+    def close(self) -> None: ...
+
+
+class _FollowedFile:
+    """The SQLite file at a path, whichever it is now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._opened: tuple[tuple[int, int], Engine] | None = None
+
+    def engine(self) -> Engine | None:
         try:
             status = os.stat(self._path)  # noqa: PTH116 - once a call: a Path's own costs more
         except FileNotFoundError:
@@ -203,6 +238,12 @@ class SqlCatalogReader:
         with self._lock:
             return self._reopened(identity)
 
+    def close(self) -> None:
+        with self._lock:
+            if self._opened is not None:
+                self._opened[1].dispose()
+                self._opened = None
+
     def _reopened(self, identity: tuple[int, int]) -> Engine:
         if self._opened is not None:
             if self._opened[0] == identity:
@@ -210,9 +251,22 @@ class SqlCatalogReader:
             self._opened[1].dispose()  # connections in use are closed when they are given back
         engine = reader_engine(self._path.resolve())
         with mapped_errors(), engine.connect() as connection:
-            check_revision(connection)
+            check_revision(connection, since=schema.READABLE_REVISION)
         self._opened = (identity, engine)
         return engine
+
+
+class _Server:
+    """A database of a server, always the same."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def engine(self) -> Engine:
+        return self._engine
+
+    def close(self) -> None:
+        self._engine.dispose()
 
 
 #: Instances and what is above them.

@@ -1,4 +1,8 @@
-"""The counts that a transaction changes: per series, per study, per tenant. Kept as they change, never counted."""
+"""The counts that a transaction changes: per series, per study, per tenant. Kept as they change, never counted.
+
+Written last, in the order series, studies, tenants and by id within each: these are the rows that transactions share,
+and whoever holds one waits for later ones only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Final, Literal
 from sqlalchemy import Connection, Table, bindparam, case, select, update
 
 from archive import schema
-from archive.database import ROWS_PER_STATEMENT, insert_adding
+from archive.wording import ROWS_PER_STATEMENT, insert_adding, one_of
 
 CounterName = Literal["studies", "series", "instances", "versions", "conflicts", "quarantined", "bytes"]
 COUNTERS: Final[tuple[CounterName, ...]] = (
@@ -49,13 +53,15 @@ class Tally:
         self.counters[tenant_id, name] += by
 
     def write(self, connection: Connection) -> None:
-        """Apply everything."""
+        """Apply everything, as the last thing before the transaction ends."""
         _add_counts(connection, schema.series, self.series, received=False)
         _add_counts(connection, schema.study, self.studies, received=True)
         self._follow_series(connection)
         self._follow_studies(connection)
         rows = [
-            {"tenant_id": tenant_id, "name": name, "value": by} for (tenant_id, name), by in self.counters.items() if by
+            {"tenant_id": tenant_id, "name": name, "value": by}
+            for (tenant_id, name), by in sorted(self.counters.items())
+            if by
         ]
         if rows:
             connection.execute(insert_adding(connection, schema.counter, "value"), rows)
@@ -67,20 +73,26 @@ class Tally:
         turned: dict[int, int] = {}
         for ids in chunks(self.series):
             columns = (series.c.id, series.c.study_id, study.c.tenant_id, series.c.instance_count)
-            found = connection.execute(select(*columns).join(study).where(series.c.id.in_(ids)))
+            found = connection.execute(select(*columns).join(study).where(one_of(connection, series.c.id, ids)))
             for series_id, study_id, tenant_id, count in found:
                 if by := _turned(count, self.series[series_id].instances):
                     turned[study_id] = turned.get(study_id, 0) + by
                     self.count(tenant_id, "series", by)
-        for study_id, modalities in _modalities(connection, list(turned)).items():
-            values = {"series_count": study.c.series_count + turned[study_id], "modalities": modalities}
-            connection.execute(update(study).where(study.c.id == study_id).values(values))
+        rows = [
+            {"at": study_id, "more": turned[study_id], "now": modalities}
+            for study_id, modalities in sorted(_modalities(connection, list(turned)).items())
+        ]
+        if rows:
+            values = {"series_count": study.c.series_count + bindparam("more"), "modalities": bindparam("now")}
+            connection.execute(update(study).where(study.c.id == bindparam("at")).values(values), rows)
 
     def _follow_studies(self, connection: Connection) -> None:
         study = schema.study
         for ids in chunks(self.studies):
             columns = (study.c.id, study.c.tenant_id, study.c.instance_count)
-            for study_id, tenant_id, count in connection.execute(select(*columns).where(study.c.id.in_(ids))):
+            for study_id, tenant_id, count in connection.execute(
+                select(*columns).where(one_of(connection, study.c.id, ids))
+            ):
                 self.count(tenant_id, "studies", _turned(count, self.studies[study_id].instances))
 
 
@@ -93,7 +105,7 @@ def chunks(ids: Iterable[int]) -> Iterable[list[int]]:
 def _add_counts(connection: Connection, table: Table, changes: Mapping[int, Change], *, received: bool) -> None:
     rows = [
         {"row": row, "instances": change.instances, "conflicts": change.conflicts, "at": change.received_at}
-        for row, change in changes.items()
+        for row, change in sorted(changes.items(), key=lambda item: item[0])
     ]
     if not rows:
         return
@@ -121,8 +133,8 @@ def _modalities(connection: Connection, study_ids: list[int]) -> dict[int, str]:
     series = schema.series
     found: dict[int, set[str]] = {study_id: set() for study_id in study_ids}
     for ids in chunks(study_ids):
-        rows = select(series.c.study_id, series.c.modality).distinct()
-        visible = rows.where(series.c.study_id.in_(ids), series.c.instance_count > 0, series.c.modality != "")
+        rows = select(series.c.study_id, series.c.modality).where(one_of(connection, series.c.study_id, ids))
+        visible = rows.where(series.c.instance_count > 0, series.c.modality != "").distinct()
         for study_id, modality in connection.execute(visible):
             found[study_id].add(modality)
     return {study_id: "\\".join(sorted(modalities)) for study_id, modalities in found.items()}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import threading
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from archive.catalog import Catalog, CatalogReader, Found, KnownVersion, Query, Scope
+from archive.catalog import Between, Catalog, CatalogReader, Found, KnownVersion, New, Query, Scope
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
 from schemas.identifiers import SegmentKey
-from schemas.record import InstanceRecord, PlacedRecord
+from schemas.record import InstanceRecord, PatientAttributes, PlacedRecord, SeriesAttributes, StudyAttributes
 from tests.archive.samples import (
     NEW,
     QUARANTINED,
@@ -286,6 +289,76 @@ class CatalogContract:
         a, b, c = placed(record("1.1", "a")), placed(record("1.1", "b")), placed(quarantined("q1"))
         catalog.commit_batch([c, a, b], equal=never_equal, on_conflict=not_noted)
         assert list(reader.placed()) == [(a, True), (b, False), (c, False)]
+
+    def test_texts_that_a_database_may_refuse(self, catalog: Catalog, reader: CatalogReader) -> None:
+        """A NUL, and values far longer than the standard allows, of which no byte compresses; the record keeps them."""
+        long = random_text(4096)
+        person = PatientAttributes(patient_id=f"{long}\0", issuer=long, name=f"{long}^{long}", birth_date=long)
+        study = StudyAttributes(
+            study_instance_uid="1.2", study_date=long, study_time=long, accession_number=long, study_id="\0",
+            referring_physician_name=long, study_description="a\0b",
+        )  # fmt: skip
+        series = SeriesAttributes(series_instance_uid="1.2.1", modality=long, series_number=long)
+        odd = record("1.1", calling_ae="A\0E", source="/edge/\0", study=study, series=series, patient=person)
+        entry = quarantined("q1")
+        entry = replace(entry, detail="a\0b", attributes=replace(entry.attributes, called_ae="B\0"))
+        batch = [placed(odd), placed(record("1.3", study="1.3")), placed(entry)]
+        assert catalog.commit_batch(batch, equal=never_equal, on_conflict=not_noted) == [NEW, NEW, QUARANTINED]
+        (seen,) = reader.instances(SCOPE, "1.2")
+        assert seen.record == odd
+        (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9, text=long[2000:2100]))
+        assert long.startswith(found.values["AccessionNumber"])
+        assert len(found.values["AccessionNumber"]) > 200
+        (shown,) = reader.quarantined(SCOPE)
+        assert (shown["detail"], shown["called_ae"]) == ("ab", "B")
+
+    def test_text_compares_by_code_point(self, catalog: Catalog, reader: CatalogReader) -> None:
+        """Neither case, accents nor scripts follow a language's order."""
+        texts = ["a", "B", "é", "Z", "ß", "_", "1", "Ω", "太"]
+        numbered = enumerate(texts)
+        commit(catalog, *(record(f"1.{n}", study=dated(f"2.{n}", study_date=text)) for n, text in numbered))
+        dates = [one.values["StudyDate"] for one in _studies(reader)]
+        assert dates == sorted(texts, reverse=True)
+        above = Query(level="study", matches={"StudyDate": Between(low="a", high="é")}, limit=9)
+        assert [one.values["StudyDate"] for one in reader.search(SCOPE, above)] == ["é", "ß", "a"]
+
+    def test_attempts_are_kept(self, catalog: Catalog, reopened: Reopen) -> None:
+        assert catalog.load_attempts("routine/0") is None
+        for page in ('{"a": 1}', '{"a": 2}'):
+            catalog.save_attempts("routine/0", page)
+        catalog.save_attempts("routine/1", "{}")
+        again = reopened()
+        assert (again.load_attempts("routine/0"), again.load_attempts("routine/1")) == ('{"a": 2}', "{}")
+        assert again.load_attempts("urgent/0") is None
+
+    def test_large_batches_of_every_kind(self, catalog: Catalog, reader: CatalogReader) -> None:
+        """More rows than one statement takes: instances, conflicts, people and quarantine entries."""
+        people = [PatientAttributes(patient_id=f"P{n % 700}", issuer=f"{n % 2}") for n in range(1200)]
+        firsts = [record(f"1.{n}", study=f"2.{n % 600}", patient=one) for n, one in enumerate(people)]
+        others = [record(f"1.{n}", "b", study=f"2.{n % 600}", patient=one) for n, one in enumerate(people)]
+        assert set(map(type, commit(catalog, *firsts))) == {New}
+        entries = [placed(quarantined(f"q{n % 550}")) for n in range(600)]
+        verdicts = catalog.commit_batch(
+            [*map(placed, others), *entries, *map(placed, firsts)], equal=never_equal, on_conflict=not_noted
+        )
+        assert Counter(type(one).__name__ for one in verdicts) == {"Conflict": 1200, "Quarantined": 600, "Same": 1200}
+        counters = reader.counters(TENANT)
+        assert (counters["instances"], counters["versions"], counters["studies"]) == (1200, 2400, 600)
+        assert (counters["conflicts"], counters["quarantined"]) == (1200, 550)
+        assert len(reader.conflicts(SCOPE)) == 1200
+        replay = ReplayQuarantined(tenant=TENANT, quarantine_id="q7")
+        assert catalog.apply(replay, decision_id="d1", decided_at="now", decided_by="ops")
+        catalog.commit_batch(entries, equal=never_equal, on_conflict=not_noted)
+        assert reader.counters(TENANT)["quarantined"] == 550
+
+
+def random_text(length: int) -> str:
+    """Letters of which no two runs are alike: nothing that stores them can make them shorter."""
+    return "".join(random.Random(7).choices("abcdefghijklmnopqrstuvwxyzàéîøü山田太郎", k=length))
+
+
+def dated(uid: str, **given: str) -> StudyAttributes:
+    return StudyAttributes(study_instance_uid=uid, **given)
 
 
 def _studies(reader: CatalogReader) -> list[Found]:

@@ -1,4 +1,4 @@
-"""QIDO-RS matching, order and paging: PS3.4 C.2.2.2 as a table."""
+"""QIDO-RS matching, order and paging: PS3.4 C.2.2.2 as a table, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from archive.catalog import Between, Match, OneOf, Query, Scope, Wildcard
+from archive.database import reader_engine
 from archive.search import KEYS, answer_to
-from archive.sql_catalog import open_catalog
-from archive.sql_reader import SqlCatalogReader, open_reader
+from archive.sql_catalog import SqlCatalog, open_catalog
+from archive.sql_reader import SqlCatalogReader
 from schemas.record import (
     InstanceAttributes,
     InstanceRecord,
@@ -18,6 +19,7 @@ from schemas.record import (
     SeriesAttributes,
     StudyAttributes,
 )
+from tests.archive.catalogs import KINDS, opened
 from tests.archive.contract_catalog import commit, use
 from tests.archive.samples import SCOPE, TENANT, StepClock, record
 
@@ -58,10 +60,21 @@ T2 = _series("1.1.2", "MR", "10", series_description="T2 sagittal", protocol_nam
 REPORT = _series("1.1.3", "SR", "")
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlCatalogReader]:
-    path: Path = tmp_path_factory.mktemp("search") / "catalog.sqlite"
-    catalog = open_catalog(path, clock=StepClock())
+@pytest.fixture(scope="module", params=KINDS)
+def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlCatalogReader]:
+    with opened(request, tmp_path_factory.mktemp("search")) as (catalog, reading):
+        _fill(catalog)
+        yield reading
+
+
+@pytest.fixture(params=KINDS)
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SqlCatalog, SqlCatalogReader]]:
+    """An empty catalog and its reader."""
+    with opened(request, tmp_path) as catalog_and_reader:
+        yield catalog_and_reader
+
+
+def _fill(catalog: SqlCatalog) -> None:
     commit(
         catalog,
         _instance("1.1.2.10", BRAIN, T2, JANE),
@@ -73,10 +86,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlCatalogReade
         _instance("1.4.1.1", UNDATED, _series("1.4.1", "CR", "1"), PatientAttributes()),
         record("5.5", tenant="other"),
     )
-    opened = open_reader(path)
-    yield opened
-    opened.close()
-    catalog.close()
 
 
 def studies(reader: SqlCatalogReader, text: str = "", **matches: Match) -> list[str]:
@@ -249,9 +258,9 @@ def test_other_tenants_are_not_found(reader: SqlCatalogReader) -> None:
     assert reader.search(Scope(principal="t", tenant="none"), Query(level="study", matches={}, limit=9)) == []
 
 
-def test_reused_patient_ids_are_not_merged(tmp_path: Path) -> None:
+def test_reused_patient_ids_are_not_merged(both: tuple[SqlCatalog, SqlCatalogReader]) -> None:
     """One number of two issuers is two patients; no number is nobody."""
-    catalog = open_catalog(tmp_path / "catalog.sqlite", clock=StepClock())
+    catalog, _ = both
     people = [PatientAttributes(patient_id="7", issuer="NORD"), PatientAttributes(patient_id="7", issuer="SUD")]
     people += [PatientAttributes(name="A"), PatientAttributes(name="B"), people[0]]
     commit(catalog, *(record(f"1.{n}", study=f"2.{n}", patient=one) for n, one in enumerate(people)))
@@ -259,11 +268,10 @@ def test_reused_patient_ids_are_not_merged(tmp_path: Path) -> None:
         rows = connection.exec_driver_sql("SELECT patient_row FROM study ORDER BY id").scalars().all()
     assert rows[0] == rows[4] != rows[1]
     assert rows[2:4] == [None, None]
-    catalog.close()
 
 
-def test_modalities_follow_a_version_that_moves(tmp_path: Path) -> None:
-    catalog, reader = open_catalog(tmp_path / "c.sqlite", clock=StepClock()), open_reader(tmp_path / "c.sqlite")
+def test_modalities_follow_a_version_that_moves(both: tuple[SqlCatalog, SqlCatalogReader]) -> None:
+    catalog, reader = both
     here = record("1.1", study="1.2", series=_series("1.2.1", "MR", "1"))
     there = record("1.1", study="1.2", content="b", series=_series("1.2.2", "CT", "1"))
     commit(catalog, here, there)
@@ -271,8 +279,6 @@ def test_modalities_follow_a_version_that_moves(tmp_path: Path) -> None:
     use(catalog, there)
     assert _modalities(reader) == "CT"
     assert reader.counters(TENANT)["series"] == 1
-    reader.close()
-    catalog.close()
 
 
 def _modalities(reader: SqlCatalogReader) -> str:
@@ -303,9 +309,11 @@ def _modalities(reader: SqlCatalogReader) -> str:
         ),
     ],
 )
-def test_searches_use_an_index(reader: SqlCatalogReader, query: Query, index: str) -> None:
-    engine = reader._engine()
-    assert engine is not None
+def test_searches_use_an_index(tmp_path: Path, query: Query, index: str) -> None:
+    """On SQLite; for PostgreSQL see test_postgres_plans.py."""
+    path = tmp_path / "catalog.sqlite"
+    open_catalog(path, clock=StepClock()).close()
+    engine = reader_engine(path)
     statement = answer_to(TENANT, query).rows.limit(query.limit).compile(engine, compile_kwargs={"literal_binds": True})
     with engine.connect() as connection:
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
@@ -313,3 +321,4 @@ def test_searches_use_an_index(reader: SqlCatalogReader, query: Query, index: st
     assert not any(step.startswith("SCAN") for step in plan), plan
     if not query.matches:
         assert not any("TEMP B-TREE" in step for step in plan), "the study list is read in order, not sorted"
+    engine.dispose()
