@@ -57,9 +57,14 @@ def checked(key: str) -> SegmentKey:
     Raises:
         FileNotFoundError: no segment can have this key.
     """
-    if _KEY.fullmatch(key) is None:
+    if not is_key(key):
         raise FileNotFoundError("no segment has such a key")
     return SegmentKey(key)
+
+
+def is_key(name: str) -> bool:
+    """Whether a segment can have this name below ``segments/``."""
+    return _KEY.fullmatch(name) is not None
 
 
 def beside() -> Iterator[tuple[str, bytes]]:

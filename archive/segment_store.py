@@ -62,7 +62,7 @@ class SegmentStore(Protocol):
 
         Raises:
             OutOfSpace, Retryable: nothing is visible half; the same members may be put again. A store that cannot tell
-                whether it took them puts them again under the same key, so that they are there once.
+                whether it took them puts them again under that same older key, so that they are there once.
         """
 
     def put_journal(self, entry: Mapping[str, object]) -> str:

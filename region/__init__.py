@@ -1,0 +1,1 @@
+"""Real servers for tests, benchmarks and a region on a laptop: development only, never imported by the product."""
