@@ -20,6 +20,7 @@ _WRONG = {
     "InvalidAccessKeyId": "the object store does not know the access key: set SANSFILM_S3_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the object store refuses the secret key: set SANSFILM_S3_SECRET_ACCESS_KEY",
     "AuthorizationHeaderMalformed": "the object store is in another region: set SANSFILM_S3_REGION",
+    "RequestTimeTooSkewed": "this machine's clock and the object store's differ: set the time",
     "NoSuchBucket": "there is no such bucket: create it, or set SANSFILM_STORE_URL",
 }
 _DENIED = "these credentials may not read the archive's bucket: give them the right, or set others"

@@ -37,7 +37,7 @@ class S3Uploads:
     def open_claim_check(self, tenant: str) -> S3ClaimCheck:
         """Begin a claim check; nothing is sent before its second part is full. Memory: three parts at most."""
         key = instance_key(tenant, self._clock.new_id())
-        upload = MultipartUpload(self._access, self._clock, key)
+        upload = MultipartUpload(self._access, key)
         return S3ClaimCheck(key, self._objects, upload, part_bytes=self.part_bytes)
 
     def put_file(self, key: str, path: Path) -> None:
@@ -60,7 +60,7 @@ class S3Uploads:
                 self._upload(key, path, size_bytes)
 
     def _upload(self, key: str, path: Path, size_bytes: int) -> None:
-        upload = MultipartUpload(self._access, self._clock, key)
+        upload = MultipartUpload(self._access, key)
         try:
             for number, part in enumerate(self._parts(path), start=1):
                 upload.put_part(number, part)

@@ -13,7 +13,6 @@ from archive.s3_access import S3Access
 from archive.s3_objects import name_of
 from archive.s3_requests import NoAnswer, SignedRequests
 from archive.segment_store import Buffer
-from runtime.clock import Clock
 from runtime.errors import Retryable
 from runtime.logs import get_logger
 
@@ -31,8 +30,8 @@ class InDoubt(Retryable):
 class MultipartUpload:
     """One upload, begun with its first part. Not thread-safe; end it with `complete` or `abort`."""
 
-    def __init__(self, access: S3Access, clock: Clock, key: str) -> None:
-        self._requests = SignedRequests(access, clock)
+    def __init__(self, access: S3Access, key: str) -> None:
+        self._requests = SignedRequests(access)
         self._name = name_of(key)
         self._upload_id = ""
         self._e_tags: dict[int, str] = {}
@@ -66,10 +65,11 @@ class MultipartUpload:
             answer = self._requests.send("POST", self._name, query, body, {"if-none-match": "*"})
         except NoAnswer as error:
             raise InDoubt(str(error)) from error
+        finally:
+            self._requests.close()
         if answer.status == _EXISTS_STATUS or answer.code == _GONE_CODE:
             raise InDoubt("there is such an object, or no such upload any longer")
         self._requests.require("complete an upload", answer)
-        self._requests.close()
 
     def abort(self) -> None:
         """Drop the parts that were sent, if the store lets itself be told; harmless after `complete`."""

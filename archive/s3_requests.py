@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from archive.s3_access import S3Access
 from archive.s3_errors import answered, code_of
 from archive.segment_store import Buffer
-from runtime.clock import Clock
+from runtime.clock import SystemClock
 from runtime.errors import Retryable
 
 _SERVICE, _ALGORITHM, _UNSIGNED = "s3", "AWS4-HMAC-SHA256", "UNSIGNED-PAYLOAD"
@@ -56,9 +56,9 @@ class NoAnswer(Retryable):
 class SignedRequests:
     """One connection, opened when it is needed. Not thread-safe; the caller closes it."""
 
-    def __init__(self, access: S3Access, clock: Clock) -> None:
+    def __init__(self, access: S3Access) -> None:
         self._access = access
-        self._clock = clock
+        self._clock = SystemClock()  # a signature holds the time of day, and servers compare it with theirs
         self._host = urlsplit(access.endpoint).netloc
         self._connection: http.client.HTTPConnection | None = None
 
