@@ -1,9 +1,11 @@
-"""Where things lie in the archive's folder: ``segments/<key>``, a README and a restore script beside them."""
+"""Where things lie in the archive, be it a folder or a bucket: ``segments/<key>``, a README and a restore script."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -13,6 +15,8 @@ from schemas.identifiers import SegmentKey, is_tenant
 SEGMENTS: Final = "segments"
 JOURNAL: Final = "journal"
 SUFFIX: Final = ".tar"
+#: What the archive's root holds for whoever finds it without this software: file name, and its source here.
+BESIDE: Final = {"README.txt": "readme.txt", "restore.py": "restore_script.py"}
 
 _KEY = re.compile(r"(?P<tenant>[a-z0-9][a-z0-9-]{0,62})/(\d{4}/\d{2}/\d{2}/)?(?P<name>[0-9a-z-]{1,64})\.tar")
 
@@ -44,9 +48,29 @@ def path_of(archive_dir: Path, key: str) -> Path:
     Raises:
         FileNotFoundError: no segment can have this key.
     """
-    if _KEY.fullmatch(key) is None:
+    return segments_folder(archive_dir) / checked(key)
+
+
+def checked(key: str) -> SegmentKey:
+    """A key that came from a message or a catalog.
+
+    Raises:
+        FileNotFoundError: no segment can have this key.
+    """
+    if not is_key(key):
         raise FileNotFoundError("no segment has such a key")
-    return segments_folder(archive_dir) / key
+    return SegmentKey(key)
+
+
+def is_key(name: str) -> bool:
+    """Whether a segment can have this name below ``segments/``."""
+    return _KEY.fullmatch(name) is not None
+
+
+def beside() -> Iterator[tuple[str, bytes]]:
+    """What the root holds beside the segments: names and contents."""
+    for name, source in BESIDE.items():
+        yield name, resources.files("archive").joinpath(source).read_bytes()
 
 
 def id_of(key: str) -> str:

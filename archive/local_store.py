@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from archive import layout
 from archive.descriptors import Descriptors
+from archive.framing import FramedSegment, frame_batch, frame_entry, member_range
 from archive.segment_store import AdoptedMember, PreparedMember, PutSegment
 from runtime.clock import Clock, SystemClock
 from runtime.faults import reach
 from runtime.metrics import ARCHIVED_BYTES
 from schemas.identifiers import SegmentKey
-from schemas.record import MemberLocation, PlacedRecord, encode_placed
+from schemas.record import MemberLocation
 from segments.disk import Disk, SystemDisk, mapped_errors
 from segments.reader import read_index
 from segments.recover import Recovery, recover
 from segments.sweep import sweep_parts
 from segments.tar import SegmentDamaged, read_member, verify_body
-from segments.writer import EncodedMember, SegmentWriter, encode_member
+from segments.writer import SegmentWriter
 
 PIECE_BYTES: Final = 1024 * 1024
 DESCRIPTORS_MAX: Final = 256
-#: What the archive's root holds for whoever finds it without this software: file name, and its source here.
-BESIDE: Final = {"README.txt": "readme.txt", "restore.py": "restore_script.py"}
 
 
 class LocalSegmentStore:
@@ -50,27 +47,14 @@ class LocalSegmentStore:
     def put(self, tenant: str, members: Sequence[PreparedMember | AdoptedMember]) -> PutSegment:
         """See `SegmentStore.put`."""
         key = layout.instance_key(tenant, self._next_id())
-        framed = [one for one in members if isinstance(one, PreparedMember)]
-        bodies = [
-            encode_member(segment=layout.id_of(key), name=one.name, provenance=one.provenance, parts=one.parts)
-            for one in framed
-        ]
-        places = iter(_places(key, bodies))
-        locations = [one.location if isinstance(one, AdoptedMember) else next(places) for one in members]
-        lines = [
-            encode_placed(PlacedRecord(record=one.record, location=location))
-            for one, location in zip(members, locations, strict=True)
-        ]
-        self._write(key, bodies, lines)
-        return PutSegment(key=key, locations=locations)
+        framed = frame_batch(key, members)
+        self._write(key, framed)
+        return PutSegment(key=key, locations=framed.locations)
 
     def put_journal(self, entry: Mapping[str, object]) -> str:
-        """See `SegmentStore.put_journal`. The entry is the one member, ``journal/<id>.json``; there is no index."""
-        segment_id = self._next_id()
-        key = layout.journal_key(segment_id)
-        body = json.dumps(dict(entry), sort_keys=True, ensure_ascii=False).encode()
-        name = f"journal/{segment_id}.json"
-        self._write(key, [encode_member(segment=segment_id, name=name, provenance={}, parts=[body])], [])
+        """See `SegmentStore.put_journal`."""
+        key = layout.journal_key(self._next_id())
+        self._write(key, frame_entry(key, entry))
         return key
 
     def delete(self, key: str) -> None:
@@ -82,7 +66,7 @@ class LocalSegmentStore:
             self._disk.sync_folder(path.parent)
 
     def sweep(self) -> int:
-        """Remove ``.part`` files that no living process writes; gives their number."""
+        """See `SegmentStore.sweep`: ``.part`` files that no living process writes."""
         folder = layout.segments_folder(self._archive_dir)
         return sweep_parts(self._disk, folder) if folder.is_dir() else 0
 
@@ -97,20 +81,19 @@ class LocalSegmentStore:
     def _prepare(self) -> None:
         self._disk.make_folder(layout.segments_folder(self._archive_dir))
         self.sweep()
-        for name, source in BESIDE.items():
-            content = resources.files("archive").joinpath(source).read_bytes()
+        for name, content in layout.beside():
             path = self._archive_dir / name
             if not path.exists() or path.read_bytes() != content:
                 self._disk.replace(path, content)
         self._latest = _latest_id(layout.segments_folder(self._archive_dir))
 
-    def _write(self, key: str, members: Sequence[EncodedMember], lines: Sequence[bytes]) -> None:
+    def _write(self, key: str, framed: FramedSegment) -> None:
         path = layout.path_of(self._archive_dir, key)
         self._disk.make_folder(path.parent)
         writer = SegmentWriter(self._disk, path.with_name(f"{path.name}.part"), segment=layout.id_of(key))
         try:
-            writer.append_encoded(members)
-            writer.seal(lines)
+            writer.append_encoded(framed.members)
+            writer.seal(framed.index_lines)
             reach("store.written")
             writer.sync()
             reach("store.synced")
@@ -136,12 +119,12 @@ class LocalSegmentStore:
             SegmentDamaged: the segment is shorter than the location says.
             ValueError: the range is not inside the member.
         """
-        start, size = _range(location, offset, size_bytes)
+        start, size = member_range(location, offset, size_bytes)
         return self._read_at(location.segment, start, size)
 
     def stream(self, location: MemberLocation, offset: int = 0, size_bytes: int | None = None) -> Iterator[bytes]:
         """See `SegmentStore.stream`; pieces of at most `PIECE_BYTES`."""
-        start, size = _range(location, offset, size_bytes)
+        start, size = member_range(location, offset, size_bytes)
         for at in range(start, start + size, PIECE_BYTES):
             yield self._read_at(location.segment, at, min(PIECE_BYTES, start + size - at))
 
@@ -149,6 +132,14 @@ class LocalSegmentStore:
         """See `SegmentStore.keys`."""
         found = self._keys((layout.segments_folder(self._archive_dir) / prefix).rglob(f"*{layout.SUFFIX}"))
         yield from sorted(found, key=layout.id_of)
+
+    def sized_keys(self) -> Iterator[tuple[SegmentKey, int]]:
+        """See `SegmentStore.sized_keys`."""
+        for key in self.keys():
+            try:
+                yield key, self.size_bytes(key)
+            except FileNotFoundError:  # collected meanwhile
+                continue
 
     def newest_first(self) -> Iterator[SegmentKey]:
         """See `SegmentStore.newest_first`."""
@@ -173,11 +164,11 @@ class LocalSegmentStore:
         return body
 
     def members(self, key: str) -> Recovery:
-        """What verifies in a segment whatever its state, reading all of it."""
+        """See `SegmentStore.members`."""
         return recover(layout.path_of(self._archive_dir, key))
 
     def size_bytes(self, key: str) -> int:
-        """The size of a segment. FileNotFoundError if there is none."""
+        """See `SegmentStore.size_bytes`."""
         return layout.path_of(self._archive_dir, key).stat().st_size
 
     def _keys(self, paths: Iterable[Path]) -> Iterator[SegmentKey]:
@@ -196,22 +187,8 @@ class LocalSegmentStore:
         return data
 
     def close(self) -> None:
-        """Close the descriptors kept open; the store stays usable."""
+        """See `SegmentStore.close`: the descriptors kept open."""
         self._descriptors.clear()
-
-
-def _places(key: str, bodies: Sequence[EncodedMember]) -> Iterator[MemberLocation]:
-    at = 0
-    for body in bodies:
-        yield MemberLocation(segment=key, offset=at + len(body.header), size_bytes=body.size_bytes)
-        at += body.total_bytes
-
-
-def _range(location: MemberLocation, offset: int, size_bytes: int | None) -> tuple[int, int]:
-    size = location.size_bytes - offset if size_bytes is None else size_bytes
-    if offset < 0 or size < 0 or offset + size > location.size_bytes:
-        raise ValueError("the range is not inside the member")
-    return location.offset + offset, size
 
 
 def _latest_id(folder: Path) -> str | None:

@@ -32,9 +32,8 @@ from archive.database import (
 from archive.findings import Finding, FindingKind, Progress, no_progress
 from archive.journal import ConflictNoted, DecisionNoted, Entry, decode_entry
 from archive.layout import JOURNAL, id_of, made_at
-from archive.local_store import LocalSegmentStore
 from archive.reindexing import record_of
-from archive.segment_store import Comparer
+from archive.segment_store import Comparer, SegmentStore
 from archive.sql_catalog import SqlCatalog, catalog_in
 from archive.sql_reader import open_reader
 from runtime.clock import Clock, SystemClock
@@ -59,7 +58,7 @@ class Rebuilding:
 
 
 def rebuild(
-    store: LocalSegmentStore,
+    store: SegmentStore,
     catalog_path: Path,
     *,
     equal: Comparer,
@@ -116,7 +115,7 @@ class _IdClock:
 class _Replay:
     """One run through the archive."""
 
-    def __init__(self, *, store: LocalSegmentStore, path: Path, equal: Comparer) -> None:
+    def __init__(self, *, store: SegmentStore, path: Path, equal: Comparer) -> None:
         self._store = store
         self._path = path
         self._compare = equal

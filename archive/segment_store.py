@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.errors import SansfilmError
 from schemas.identifiers import SegmentKey
 from schemas.record import MemberLocation, Record
+from segments.recover import Recovery
+from segments.streamed import StreamedMember
 
 Buffer = bytes | bytearray | memoryview
 
@@ -52,10 +55,14 @@ class SegmentStore(Protocol):
     """Where segments live. A batch of one tenant becomes one segment."""
 
     def put(self, tenant: str, members: Sequence[PreparedMember | AdoptedMember]) -> PutSegment:
-        """Write one segment with its index; durable on return. Its key sorts after those of all segments put before.
+        """Write one segment with its index; durable on return.
+
+        Its key sorts after those of all segments that this process put before; where one process alone puts, after
+        those of all segments put before.
 
         Raises:
-            OutOfSpace, Retryable: nothing became visible; the same members may be put again.
+            OutOfSpace, Retryable: nothing is visible half; the same members may be put again. A store that cannot tell
+                whether it took them puts them again under that same older key, so that they are there once.
         """
 
     def put_journal(self, entry: Mapping[str, object]) -> str:
@@ -75,6 +82,9 @@ class SegmentStore(Protocol):
     def keys(self, prefix: str = "") -> Iterator[SegmentKey]:
         """Keys of complete segments, sorted by their last component (time of creation); `prefix` ends with a slash."""
 
+    def sized_keys(self) -> Iterator[tuple[SegmentKey, int]]:
+        """All keys in the same order, each with its segment's size in bytes."""
+
     def journal_entry(self, key: str) -> bytes:
         """The one member of a journal segment, verified.
 
@@ -93,8 +103,72 @@ class SegmentStore(Protocol):
             FileNotFoundError: there is no such segment.
         """
 
+    def members(self, key: str) -> Recovery:
+        """What verifies in a segment whatever its state, reading all of it."""
+
+    def size_bytes(self, key: str) -> int:
+        """The size of a segment. FileNotFoundError if there is none."""
+
     def delete(self, key: str) -> None:
-        """Remove a segment that nothing refers to."""
+        """Remove a segment that nothing refers to, if it is there."""
+
+    def sweep(self) -> int:
+        """Remove what dead processes left half written, where that takes room here; gives its number."""
+
+    def close(self) -> None:
+        """Release what is kept open; the store stays usable."""
+
+
+class KeyTaken(SansfilmError):
+    """Another content has this key already; nothing was changed. Somebody has to look at both."""
+
+
+class ClaimCheck(Protocol):
+    """A one-member segment that is written while its bytes still arrive. Not thread-safe.
+
+    Nobody sees it before `finish`; nothing visible is left by `abort` or a crash.
+    """
+
+    @property
+    def key(self) -> SegmentKey:
+        """Its final key."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the body so far."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the body so far, in hex."""
+
+    @property
+    def crc32c(self) -> str:
+        """CRC32C of the body so far, eight hex digits."""
+
+    def write(self, chunk: Buffer) -> None:
+        """Append to the body; the chunk may be reused on return.
+
+        Raises:
+            OutOfSpace, Retryable: call `abort`.
+        """
+
+    def finish(self, name: str, provenance: Mapping[str, str]) -> StreamedMember:
+        """Frame the body; durable and visible on return.
+
+        Raises:
+            OutOfSpace, Retryable: nothing is visible, or a segment that nothing will ever name.
+            ValueError: the provenance does not fit; call `abort`.
+        """
+
+    def abort(self) -> None:
+        """Leave nothing of an unfinished segment. May be called again; does nothing to a finished one."""
+
+    def withdraw(self) -> None:
+        """Remove the finished segment: nothing names it."""
+
+
+OpenClaimCheck = Callable[[str], ClaimCheck]
+"""Begins a claim check of a tenant. Raises OutOfSpace, Retryable."""
 
 
 Comparer = Callable[[MemberLocation, MemberLocation], bool]

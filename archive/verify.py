@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from archive.catalog import CatalogReader
 from archive.findings import Finding, FindingKind, Progress, no_progress
 from archive.layout import JOURNAL
-from archive.local_store import LocalSegmentStore
 from archive.original import OriginalDamaged, original
+from archive.segment_store import SegmentStore
 from instances.description import describe
 from runtime.errors import Unfileable
 from schemas.record import InstanceRecord, PlacedRecord
@@ -33,7 +33,7 @@ class Verification:
         return not any(finding.kind.is_error for finding in self.findings)
 
 
-def verify(reader: CatalogReader, store: LocalSegmentStore, progress: Progress = no_progress) -> Verification:
+def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_progress) -> Verification:
     """Verify every version and quarantine entry of the catalog and every segment of the store.
 
     Progress counts bytes. Memory is the largest instance. Nothing is changed; a running worker is not in the way.
@@ -42,8 +42,8 @@ def verify(reader: CatalogReader, store: LocalSegmentStore, progress: Progress =
         Retryable: the store or the catalog went away, or a rebuild put another catalog in place; begin again.
     """
     done = Verification()
-    unreferred = set(store.keys())
-    total = sum(store.size_bytes(key) for key in unreferred)
+    sizes = dict(store.sized_keys())
+    unreferred, total = set(sizes), sum(sizes.values())
     for placed, _ in reader.placed():
         unreferred.discard(placed.location.segment)
         done.findings += _findings(placed, store)
@@ -58,7 +58,7 @@ def verify(reader: CatalogReader, store: LocalSegmentStore, progress: Progress =
     return done
 
 
-def _findings(placed: PlacedRecord, store: LocalSegmentStore) -> Iterator[Finding]:
+def _findings(placed: PlacedRecord, store: SegmentStore) -> Iterator[Finding]:
     """What is wrong with one version or quarantine entry."""
     try:
         if isinstance(placed.record, InstanceRecord):
@@ -88,14 +88,14 @@ def _pixels_equal(record: InstanceRecord, dataset: bytes) -> bool:
         return hashlib.sha256(value).hexdigest() == record.pixel_sha256
 
 
-def _bytes_equal(placed: PlacedRecord, store: LocalSegmentStore) -> bool:
+def _bytes_equal(placed: PlacedRecord, store: SegmentStore) -> bool:
     digest = hashlib.sha256()
     for piece in store.stream(placed.location):
         digest.update(piece)
     return placed.record.wire_sha256 in ("", digest.hexdigest())
 
 
-def _segment_findings(key: str, store: LocalSegmentStore, *, referred: bool) -> Iterator[Finding]:
+def _segment_findings(key: str, store: SegmentStore, *, referred: bool) -> Iterator[Finding]:
     is_journal = key.startswith(f"{JOURNAL}/")
     try:
         if is_journal:

@@ -6,11 +6,12 @@ import socket
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
+from archive.segment_store import OpenClaimCheck
 from broker.log import Position, Publisher
 from ingest.admission import DiskRule
 from ingest.arrival import Announced, Arrival, InstanceBuffer, Sender
 from ingest.lanes import Lanes, parse_rules
-from ingest.large import LargeInstance
+from ingest.large import LargeInstance, local_claim_checks
 from runtime.clock import Clock, rfc3339
 from runtime.errors import OutOfSpace, Rejected, Retryable
 from runtime.faults import reach
@@ -33,13 +34,16 @@ class Intake:
         *,
         role: str = "edge",
         disk: Disk | None = None,
+        open_claim_check: OpenClaimCheck | None = None,
     ) -> None:
         """Raises Misconfigured if the rules of the lanes are wrong."""
         self._publisher = publisher
         self._settings = settings
         self._clock = clock
         self._disk_rule = disk_rule
-        self._disk = disk or SystemDisk()
+        self._open_claim_check = open_claim_check or local_claim_checks(
+            disk or SystemDisk(), settings.archive_dir, clock
+        )
         self._lanes = Lanes(parse_rules(settings.lane_rules), settings.lane)
         self._source = f"/{role}/{socket.gethostname()}"
         self.object_max_bytes = settings.object_max_bytes
@@ -76,7 +80,7 @@ class Intake:
 
     def open_large(self) -> LargeInstance:
         """Begin a claim check. Raises OutOfSpace, Retryable."""
-        return LargeInstance(self._disk, self._settings.archive_dir, self._settings.tenant, self._clock)
+        return LargeInstance(self._open_claim_check(self._settings.tenant))
 
     def attributes(
         self, sender: Sender, *, study_uid: str, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str

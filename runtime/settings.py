@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from runtime.errors import Misconfigured
@@ -44,6 +44,20 @@ class CommonSettings(BaseSettings):
     insecure_demo: bool = Field(
         False, description="Allow a bind address other than loopback without TLS and credentials. Shown on every page."
     )
+
+    store_url: str = Field("", description="Object store of the archive: s3://bucket/prefix; empty: the folder.")
+    s3_endpoint: str = Field("", description="Address of the object store: https://host:port.")
+    s3_region: str = Field("us-east-1", min_length=1, description="Region that requests to the object store name.")
+    s3_access_key_id: str = Field("", description="Access key of the object store.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret key of the object store.")
+    s3_connect_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a connection to the object store.")
+    s3_read_timeout_s: float = Field(
+        15.0, gt=0, description="Longest silence of the object store in an answer, and time to repeat a request in."
+    )
+    s3_request_timeout_s: float = Field(
+        120.0, gt=0, description="Longest time that one request to the object store may take, its body included."
+    )
+    s3_retries_max: int = Field(2, ge=0, le=10, description="Repetitions of a request that the object store failed.")
 
     @property
     def log_dir(self) -> Path:

@@ -48,6 +48,11 @@ def encode_member(*, segment: str, name: str, provenance: Mapping[str, str], par
     return EncodedMember(header=header, parts=parts, size_bytes=size_bytes)
 
 
+def member_blocks(members: Sequence[EncodedMember]) -> list[Buffer]:
+    """What stands in a segment of these members, buffer by buffer; nothing is copied."""
+    return [block for one in members for block in (one.header, *one.parts, padding(one.size_bytes))]
+
+
 class SegmentWriter:
     """Appends members to a new file. Not thread-safe; the caller closes it.
 
@@ -80,16 +85,14 @@ class SegmentWriter:
     def append_encoded(self, members: Sequence[EncodedMember]) -> list[MemberSpan]:
         """Append members framed by `encode_member` for this segment, with as few writes as possible."""
         spans: list[MemberSpan] = []
-        blocks: list[Buffer] = []
         at = self._file.size_bytes
         for member in members:
             offset, size_bytes = at + len(member.header), member.size_bytes
-            blocks += (member.header, *member.parts, padding(size_bytes))
             spans.append(
                 MemberSpan(header_offset=at, offset=offset, size_bytes=size_bytes, next_offset=at + member.total_bytes)
             )
             at += member.total_bytes
-        self._file.append(blocks)
+        self._file.append(member_blocks(members))
         return spans
 
     def sync(self) -> None:

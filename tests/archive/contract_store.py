@@ -1,15 +1,21 @@
-"""What every segment store promises; a test module inherits it and gives the fixtures `store` and `reopened`."""
+"""What every segment store promises; a test module inherits it and gives the fixtures.
+
+`clock` is a `StepClock`, `store` is empty and has this clock; `reopened` opens the same place as another process would.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from archive.local_store import LocalSegmentStore
 from archive.segment_store import AdoptedMember, SegmentStore
-from schemas.record import MemberLocation
-from tests.archive.samples import TENANT, member, record, unfileable
+from schemas.record import MemberLocation, PlacedRecord, decode_placed
+from tests.archive.samples import TENANT, StepClock, member, record, unfileable
 from tests.datasets import mr_dataset
 
 Reopen = Callable[[], SegmentStore]
@@ -63,7 +69,9 @@ class StoreContract:
             with pytest.raises(FileNotFoundError):
                 store.read(MemberLocation(segment=key, offset=0, size_bytes=1))
 
-    def test_keys_are_in_the_order_of_puts_also_after_reopening(self, store: SegmentStore, reopened: Reopen) -> None:
+    def test_keys_are_in_the_order_of_a_process_puts_also_after_another(
+        self, store: SegmentStore, reopened: Reopen
+    ) -> None:
         put = [store.put(TENANT, [unfileable("q1")]).locations[0].segment, store.put_journal({"kind": "x"})]
         put.append(store.put("aardvark", [unfileable("q2")]).locations[0].segment)
         again = reopened()
@@ -72,12 +80,58 @@ class StoreContract:
         assert list(again.keys()) == put
         assert list(again.keys("journal/")) == [put[1], put[3]]
         assert list(again.keys(f"{TENANT}/")) == [put[0], put[4]]
+        assert list(again.sized_keys()) == [(key, store.size_bytes(key)) for key in put]
 
     def test_newest_first_over_tenants_and_without_the_journal(self, store: SegmentStore, reopened: Reopen) -> None:
         put = [store.put(tenant, [unfileable("q1")]).key for tenant in (TENANT, "aardvark", TENANT)]
         store.put_journal({"kind": "x"})
         put.append(reopened().put("zebra", [unfileable("q2")]).key)
         assert list(store.newest_first()) == put[::-1]
+
+    def test_newest_first_over_days_and_years(self, store: SegmentStore, clock: StepClock) -> None:
+        put = []
+        for days in (0, 1, 35, 400):
+            clock.moment += timedelta(days=days)
+            put += [store.put(tenant, [unfileable("q1")]).key for tenant in (TENANT, "aardvark")]
+        assert list(store.newest_first()) == put[::-1]
+        assert list(store.keys()) == put
+
+    def test_an_empty_store(self, store: SegmentStore) -> None:
+        assert [*store.keys(), *store.keys("journal/"), *store.sized_keys(), *store.newest_first()] == []
+
+    def test_the_index_holds_what_the_catalog_commits(self, store: SegmentStore) -> None:
+        members = [member(mr_dataset(1)), unfileable("q1")]
+        put = store.put(TENANT, members)
+        lines = [decode_placed(line) for line in store.index(put.key)]
+        assert lines == [
+            PlacedRecord(record=m.record, location=at) for m, at in zip(members, put.locations, strict=True)
+        ]
+
+    def test_a_large_index_comes_back(self, store: SegmentStore) -> None:
+        put = store.put(TENANT, [unfileable(f"q{number}") for number in range(400)])
+        assert len(store.index(put.key)) == 400
+
+    def test_what_verifies_in_a_segment(self, store: SegmentStore) -> None:
+        members = [member(mr_dataset(1)), unfileable("q1")]
+        put = store.put(TENANT, members)
+        found = store.members(put.key)
+        assert [(one.name, one.offset) for one in found.members] == [
+            (one.name, at.offset) for one, at in zip(members, put.locations, strict=True)
+        ]
+        assert found.torn == []
+
+    def test_a_journal_entry_comes_back(self, store: SegmentStore) -> None:
+        key = store.put_journal({"kind": "x", "text": "é"})
+        assert store.journal_entry(key) == '{"kind": "x", "text": "é"}'.encode()
+
+    def test_the_bytes_of_a_segment_do_not_depend_on_the_store(self, store: SegmentStore, tmp_path: Path) -> None:
+        beside = LocalSegmentStore(tmp_path / "beside", clock=StepClock())
+        for one in (store, beside):
+            one.put(TENANT, [member(mr_dataset(1)), unfileable("q1")])
+        (key,) = store.keys()
+        whole = MemberLocation(segment=key, offset=0, size_bytes=store.size_bytes(key))
+        assert list(beside.keys()) == [key]
+        assert store.read(whole) == (tmp_path / "beside" / "segments" / key).read_bytes()
 
     def test_deleting(self, store: SegmentStore) -> None:
         (location,) = store.put(TENANT, [unfileable("q1")]).locations
