@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from archive.catalog import Scope
-from archive.local_store import LocalSegmentStore
-from archive.sql_reader import SqlCatalogReader, open_reader
-from broker.local import LocalPublisher, log_usage
+from archive.catalog import CatalogReader, Scope
+from archive.opening import open_catalog_reader, open_store
+from archive.segment_store import SegmentStore
+from broker.opening import open_publisher, waiting_messages
 from cli.folder import is_locked
 from runtime.clock import SystemClock, rfc3339
 from runtime.errors import Misconfigured, Retryable
@@ -41,14 +41,14 @@ class Place:
             raise Misconfigured(f"there is no data folder {settings.data_dir}: set SANSFILM_DATA_DIR or --data-dir")
         self.settings = settings
         self.scope = Scope(principal=PRINCIPAL, tenant=settings.tenant)
-        self.reader: SqlCatalogReader = open_reader(settings.catalog_path)
-        self._store: LocalSegmentStore | None = None
+        self.reader: CatalogReader = open_catalog_reader(settings)
+        self._store: SegmentStore | None = None
 
     @property
-    def store(self) -> LocalSegmentStore:
+    def store(self) -> SegmentStore:
         """The archive's segments."""
         if self._store is None:
-            self._store = LocalSegmentStore(self.settings.archive_dir)
+            self._store = open_store(self.settings)
         return self._store
 
     def decide(self, decision: Decision, applied: Callable[[], bool], *, wait_s: float) -> bool:
@@ -72,6 +72,8 @@ class Place:
 
     def close(self) -> None:
         self.reader.close()
+        if self._store is not None:
+            self._store.close()
 
     def __enter__(self) -> Place:
         return self
@@ -92,7 +94,7 @@ class Place:
             size_bytes=len(value),
             crc32c=crc32c_hex([value]),
         )
-        publisher = LocalPublisher(self.settings.log_dir, writer=f"cli-{clock.new_id()}")
+        publisher = open_publisher(self.settings, writer=f"cli-{clock.new_id()}")
         try:
             publisher.publish(Message(attributes=attributes, value=value)).result(_PUBLISH_TIMEOUT_S)
         finally:
@@ -100,7 +102,7 @@ class Place:
 
     def _urgent_messages(self) -> int:
         """How much waits in the lane that decisions travel in."""
-        return log_usage(self.settings.log_dir).uncommitted_messages[Lane.URGENT]
+        return waiting_messages(self.settings)[Lane.URGENT]
 
     def _why_not_applied(self, wait_s: float) -> str:
         if is_locked(self.settings.data_dir):

@@ -47,19 +47,11 @@ def run_web_role(settings: WebSettings, listener: socket.socket, *, supervised: 
     """Answer HTTP on `listener` until told to stop: pages, DICOMweb, and STOW-RS into the log; gives the exit code."""
 
     def body(stop: threading.Event, ready: Callable[[], None]) -> None:
-        from broker.local import LocalPublisher, log_usage
         from dicomweb.serve import run_web
-        from ingest.admission import DiskRule
-        from ingest.intake import Intake
+        from ingest.opening import opened_intake
         from ingest.stow import stow_routes
 
-        clock = SystemClock()
-        publisher = LocalPublisher(
-            settings.log_dir, writer=f"web-{clock.new_id()}", file_max_bytes=settings.log_file_max_bytes
-        )
-        rule = DiskRule(settings, clock, uncommitted_bytes=lambda: log_usage(settings.log_dir).uncommitted_bytes)
-        intake = Intake(publisher, settings, clock, rule, role="web")
-        try:
+        with opened_intake(settings, SystemClock(), role="web") as intake:
             run_web(
                 settings,
                 listener,
@@ -69,8 +61,6 @@ def run_web_role(settings: WebSettings, listener: socket.socket, *, supervised: 
                 is_ready=lambda: not stop.is_set(),
                 collect_metrics=lambda: merge_metrics(settings.run_dir),
             )
-        finally:
-            publisher.close()
 
     return run_role("web", 0, settings, body, supervised=supervised)
 

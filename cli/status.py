@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 
-from broker.local import log_usage
+from broker.opening import local_usage, waiting_messages
 from cli.folder import is_locked
 from cli.output import err, fields, out, print_json, size_text, table
 from cli.place import Place
@@ -27,6 +27,8 @@ class Status:
     hanging: tuple[str, ...]
     #: Messages not committed yet, by lane.
     lag_messages: dict[str, int]
+    #: Messages that this machine's edge has spooled and not shipped yet.
+    spool_messages: int
     log_uncommitted_bytes: int
     #: studies, series, instances, versions, conflicts, quarantined, bytes.
     archive: dict[str, int]
@@ -41,21 +43,22 @@ class Status:
 
     @property
     def waiting(self) -> int:
-        """Messages not committed yet."""
-        return sum(self.lag_messages.values())
+        """Messages not committed yet, those that an edge has spooled included."""
+        return sum(self.lag_messages.values()) + self.spool_messages
 
 
 def look(place: Place) -> Status:
     """Ask every process, the log, the catalog and the disk, once."""
     settings = place.settings
     processes = collect(settings.run_dir)
-    usage = log_usage(settings.log_dir)
+    usage = local_usage(settings)
     disk = shutil.disk_usage(settings.data_dir)
     return Status(
         running=is_locked(settings.data_dir),
         processes={f"{process.role}-{process.index}": process.ready for process in processes},
         hanging=tuple(f"{process.role}-{process.index}" for process in processes if not process.answers),
-        lag_messages={lane.value: count for lane, count in usage.uncommitted_messages.items()},
+        lag_messages={lane.value: count for lane, count in waiting_messages(settings).items()},
+        spool_messages=sum(usage.uncommitted_messages.values()) if settings.kafka_bootstrap else 0,
         log_uncommitted_bytes=usage.uncommitted_bytes,
         archive=dict(place.reader.counters(settings.tenant)),
         disk_free_bytes=disk.free,
@@ -100,6 +103,7 @@ def _show(status: Status) -> None:
         fields(
             {
                 "waiting in the log": waiting + (f" ({lanes})" if lanes else ""),
+                "spooled here": f"{status.spool_messages} messages to ship" if status.spool_messages else "",
                 **archive,
                 "archive": size_text(status.archive.get("bytes", 0)),
                 "disk": disk + paused,

@@ -19,8 +19,7 @@ from granian.server.embed import Server
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from archive.local_store import LocalSegmentStore
-from archive.sql_reader import open_reader
+from archive.opening import open_catalog_reader, open_store
 from dicomweb.app import create_app
 from dicomweb.status import own_metrics
 from instances.decode import IsolatedDecoder
@@ -69,8 +68,8 @@ def run_web(
     `collect_metrics` answer ``/health/ready`` and ``/metrics``.
     """
     with ExitStack() as stack:
-        reader = stack.enter_context(closing(open_reader(settings.catalog_path)))
-        store = LocalSegmentStore(settings.archive_dir)
+        reader = stack.enter_context(closing(open_catalog_reader(settings)))
+        store = stack.enter_context(closing(open_store(settings)))
         decoder = IsolatedDecoder(
             processes=settings.decode_processes,
             timeout_s=settings.decode_timeout_s,

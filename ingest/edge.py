@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable
 from typing import Final, cast
 
-from broker.local import LocalPublisher, log_usage
-from ingest.admission import DiskRule, Seats
+from ingest.admission import Seats
 from ingest.dimse.association import Association
 from ingest.intake import Intake
+from ingest.opening import opened_intake
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Misconfigured
 from runtime.lifecycle import Deadline
@@ -57,18 +57,11 @@ def run_edge(settings: EdgeSettings, listener: socket.socket, stop: threading.Ev
     `ready` is called when associations are accepted. The listener stays open: it belongs to whoever bound it.
     """
     clock = SystemClock()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    publisher = LocalPublisher(
-        settings.log_dir, writer=f"edge-{clock.new_id()}", file_max_bytes=settings.log_file_max_bytes
-    )
-    disk_rule = DiskRule(settings, clock, uncommitted_bytes=lambda: log_usage(settings.log_dir).uncommitted_bytes)
-    edge = Edge(settings, Intake(publisher, settings, clock, disk_rule), clock)
-    try:
+    with opened_intake(settings, clock, role="edge") as intake:
+        edge = Edge(settings, intake, clock)
         ready()
         edge.accept_until(stop, listener)
         edge.drain()
-    finally:
-        publisher.close()
 
 
 class Edge:

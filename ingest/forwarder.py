@@ -12,15 +12,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from typing import Final
 
 from broker.log import Consumer, Position, Publisher, Taken
 from runtime import metrics
-from runtime.errors import Retryable
+from runtime.errors import Fatal, Rejected, Retryable
 from runtime.faults import reach
 from runtime.lifecycle import Deadline
 from runtime.logs import get_logger
 from runtime.retries import Stopped, persist
 from schemas.message import Lane
+
+_REFUSED: Final = (
+    "the log refuses messages as large as this edge spooled them: raise its topics' limits with sansfilm topics apply; "
+    "what is spooled stays"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,8 @@ class Forwarder:
                 failed = failed or Retryable("the log did not answer in time")
             except Retryable as error:
                 failed = failed or error
+            except Rejected:
+                raise Fatal(_REFUSED) from None
             if failed is None:
                 self._delivered.add(one.message.attributes.id)
         if failed is not None:

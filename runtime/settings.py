@@ -34,6 +34,10 @@ class CommonSettings(BaseSettings):
     inline_max_bytes: int = Field(
         MIB, ge=4096, description="Larger instances travel as claim checks: a one-member segment of their own."
     )
+    kafka_bootstrap: str = Field("", description="Kafka brokers, host:port,...; empty: the local log.")
+    kafka_topic_prefix: str = Field(
+        "sansfilm", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Topics of the log are <prefix>.<lane>."
+    )
     log_file_max_bytes: int = Field(256 * MIB, ge=MIB, description="Size at which the local log opens its next file.")
     disk_reserve_bytes: int = Field(
         2 * GIB,
@@ -45,6 +49,10 @@ class CommonSettings(BaseSettings):
         False, description="Allow a bind address other than loopback without TLS and credentials. Shown on every page."
     )
 
+    catalog_url: SecretStr = Field(
+        SecretStr(""),
+        description="Catalog on a server: postgresql://user:password@host:port/database; empty: SQLite in the folder.",
+    )
     store_url: str = Field("", description="Object store of the archive: s3://bucket/prefix; empty: the folder.")
     s3_endpoint: str = Field("", description="Address of the object store: https://host:port.")
     s3_region: str = Field("us-east-1", min_length=1, description="Region that requests to the object store name.")
@@ -68,6 +76,11 @@ class CommonSettings(BaseSettings):
     def archive_dir(self) -> Path:
         """The archive: segments and journal; with it alone everything else can be rebuilt."""
         return self.data_dir / "archive"
+
+    @property
+    def staged_dir(self) -> Path:
+        """Where an edge that spools keeps large instances until they are shipped: segments, as in an archive."""
+        return self.data_dir / "staged" if self.store_url else self.archive_dir
 
     @property
     def catalog_path(self) -> Path:
@@ -104,6 +117,11 @@ class EdgeSettings(CommonSettings):
         description="Lanes by sender, the first that fits: PATTERN=LANE,... with patterns of calling AE titles, "
         "or of called ones after called: (CT_ER*=urgent,called:EMERGENCY=urgent). A study keeps its first lane.",
     )
+    ack_mode: Literal["spool", "kafka"] = Field(
+        "spool",
+        description="With Kafka, Success is said when an instance is synced in the edge's own spool, which is shipped "
+        "later (spool), or when all in-sync replicas have it (kafka).",
+    )
     associations_max: int = Field(64, ge=1, description="Associations at one time, per edge process.")
     associations_per_caller_max: int = Field(32, ge=1, description="Associations at one time from one address.")
     pdu_max_bytes: int = Field(131072, ge=4096, le=MIB, description="Largest P-DATA-TF PDU we announce and accept.")
@@ -117,6 +135,7 @@ class EdgeSettings(CommonSettings):
 class WorkerSettings(CommonSettings):
     """The pool."""
 
+    lanes: tuple[Lane, ...] = Field(tuple(Lane), min_length=1, description='Lanes this worker takes: ["urgent"], ...')
     transcode: Literal["keep", "htj2k"] = Field("htj2k", description="What to do with native pixel data.")
     transcode_max_bytes: int = Field(256 * MIB, ge=MIB, description="Larger instances are stored as they came.")
     worker_threads: int = Field(2, ge=1, le=64, description="Threads that parse, hash and encode.")
@@ -125,6 +144,12 @@ class WorkerSettings(CommonSettings):
     urgent_wait_s: float = Field(0.1, ge=0, description="Longest wait to fill a batch of the urgent lane.")
     routine_wait_s: float = Field(0.25, ge=0, description="Longest wait to fill a batch of the routine lane.")
     bulk_wait_s: float = Field(5.0, ge=0, description="Longest wait to fill a batch of the bulk lane.")
+    kafka_poll_interval_max_s: float = Field(
+        300.0,
+        ge=10,
+        le=86400,
+        description="Longest time a worker may be busy with one batch before its partitions of Kafka go to others.",
+    )
     retry_wait_max_s: float = Field(30.0, gt=0, description="Longest pause between attempts while a fault lasts.")
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from archive.catalog import Equal, OnConflict
 from archive.compare import comparer, versions_equal
 from archive.journal import conflict_writer
-from archive.local_store import LocalSegmentStore
-from archive.sql_catalog import SqlCatalog, open_catalog
-from archive.sql_reader import open_reader
+from archive.opening import is_embedded, open_catalog_reader, open_store, open_worker_catalog
+from archive.segment_store import SegmentStore
+from archive.sql_catalog import SqlCatalog
 from archive.unfinished import commit_unfinished, require_empty, unfinished
-from broker.local.consumer import LocalConsumer
+from broker.log import Taken
+from broker.opening import open_consumer
 from instances.decode import IsolatedDecoder
 from runtime.clock import Clock, SystemClock
 from runtime.logs import get_logger
@@ -45,10 +46,11 @@ def run_worker(settings: WorkerSettings, stop: threading.Event, ready: Callable[
     """
     with ExitStack() as stack:
         rooms = _open_rooms(settings, stack)
-        _finish_last_run(settings, rooms)
+        if is_embedded(settings):
+            _finish_last_run(settings, rooms)
         threads = stack.enter_context(ThreadPoolExecutor(settings.worker_threads, "prepare"))
         committer = stack.enter_context(closing(Committer()))
-        lanes = [_lane(lane, settings, rooms, threads, committer, stack) for lane in Lane]
+        lanes = [_lane(lane, settings, rooms, threads, committer, stack) for lane in settings.lanes]
         runners = stack.enter_context(ThreadPoolExecutor(len(lanes), "lane"))
         running = [runners.submit(_run, lane, stop) for lane in lanes]
         ready()
@@ -63,7 +65,7 @@ class _Rooms:
 
     disk: Disk
     clock: Clock
-    store: LocalSegmentStore
+    store: SegmentStore
     catalog: SqlCatalog
     judging: Judging
     decider: Decider
@@ -74,17 +76,17 @@ class _Rooms:
 def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
     disk, clock = SystemDisk(), SystemClock()
     disk.make_folder(settings.run_dir)
-    store = stack.enter_context(closing(LocalSegmentStore(settings.archive_dir, disk=disk, clock=clock)))
+    store = stack.enter_context(closing(open_store(settings, disk=disk, clock=clock)))
     store.sweep()
-    if not settings.catalog_path.exists():
+    if is_embedded(settings) and not settings.catalog_path.exists():
         require_empty(store)
-    catalog = stack.enter_context(closing(open_catalog(settings.catalog_path, clock=clock)))
+    catalog = stack.enter_context(closing(open_worker_catalog(settings, clock=clock)))
     decoder = stack.enter_context(
         closing(IsolatedDecoder(processes=1, timeout_s=_COMPARE_TIMEOUT_S, memory_max_bytes=_COMPARE_MEMORY_MAX_BYTES))
     )
     policy = Policy(transcode=settings.transcode, transcode_max_bytes=settings.transcode_max_bytes)
     equal, on_conflict = versions_equal(comparer(store, decoder.samples)), conflict_writer(store, clock)
-    reader = stack.enter_context(closing(open_reader(settings.catalog_path)))
+    reader = stack.enter_context(closing(open_catalog_reader(settings)))
     return _Rooms(
         disk=disk,
         clock=clock,
@@ -126,6 +128,8 @@ def _has_room_beside(settings: WorkerSettings, size_bytes: int) -> bool:
     Without room it is filed where it lies: what the edge keeps back is for the log, and batches are always committed.
     Two batches are under way at most.
     """
+    if settings.store_url:
+        return True
     beside_bytes = 2 * max(settings.batch_max_bytes, size_bytes)
     return shutil.disk_usage(settings.archive_dir).free >= settings.disk_reserve_bytes / 2 + beside_bytes
 
@@ -133,9 +137,7 @@ def _has_room_beside(settings: WorkerSettings, size_bytes: int) -> bool:
 def _lane(
     lane: Lane, settings: WorkerSettings, rooms: _Rooms, threads: Executor, committer: Committer, stack: ExitStack
 ) -> LaneLoop:
-    consumer = stack.enter_context(
-        closing(LocalConsumer(settings.log_dir, lane=lane, disk=rooms.disk, clock=rooms.clock))
-    )
+    consumer = stack.enter_context(closing(open_consumer(settings, lane, disk=rooms.disk, clock=rooms.clock)))
     wait_s = {
         Lane.URGENT: settings.urgent_wait_s,
         Lane.ROUTINE: settings.routine_wait_s,
@@ -159,11 +161,11 @@ def _lane(
         lane=lane,
         pipeline=pipeline,
         batches=Batches(consumer, limits, rooms.clock),
-        book=AttemptBook(FilePages(settings.run_dir, rooms.disk)),
-        stream_of=lambda _: lane.value,
+        book=AttemptBook(rooms.catalog if settings.kafka_bootstrap else FilePages(settings.run_dir, rooms.disk)),
+        stream_of=_partition if settings.kafka_bootstrap else lambda _: lane.value,
         committer=committer,
         prepare_killer=rooms.judging.killer,
-        release=lambda batch: _release(rooms.store, batch),
+        release=(lambda batch: _release(rooms.store, batch)) if is_embedded(settings) else _leave_to_collector,
         retry_wait_max_s=settings.retry_wait_max_s,
     )
 
@@ -175,6 +177,15 @@ def _run(lane: LaneLoop, stop: threading.Event) -> None:
         stop.set()  # a lane that fails takes the process down in order: the supervisor starts it again
 
 
-def _release(store: LocalSegmentStore, batch: Batch) -> None:
+def _partition(taken: Taken) -> str:
+    """Partitions change hands, and with them the attempts at what is in them."""
+    return taken.position.stream
+
+
+def _release(store: SegmentStore, batch: Batch) -> None:
     for claim in batch.idle_claims:
         store.delete(claim)
+
+
+def _leave_to_collector(batch: Batch) -> None:
+    """Another worker may be about to commit a claim check that this one rewrote: only the collector can know."""

@@ -19,10 +19,11 @@ from broker.local import FORWARDER, LocalConsumer, LocalPublisher, log_usage
 from broker.log import Position, Taken
 from ingest.forwarder import Forwarder, ForwardLimits
 from runtime.clock import SystemClock
-from runtime.errors import Fatal, Retryable
+from runtime.errors import Fatal, Rejected, Retryable
 from runtime.faults import REGION_POINTS, VARIABLE
 from runtime.retries import Stopped
 from schemas.message import Lane, Message
+from schemas.reasons import RejectReason
 from tests.broker.contract import numbers, publish, take_all
 from tests.broker.messages import claim_check, instance
 from tests.waiting import until
@@ -155,10 +156,11 @@ def test_what_could_not_be_shipped_before_a_stop_is_not_freed_by_what_follows(ed
     assert edge.left() == 4
 
 
-def test_an_error_that_will_not_pass_ends_it_and_frees_nothing(edge: Edge) -> None:
+@pytest.mark.parametrize("error", [Fatal("not allowed"), Rejected(RejectReason.TOO_LARGE)])
+def test_an_error_that_will_not_pass_ends_it_and_frees_nothing(edge: Edge, error: Exception) -> None:
     edge.accept([instance(1)])
     with edge.forwarder() as (forwarder, region):
-        region.fault = lambda _: Fatal("not allowed")
+        region.fault = lambda _: error
         with pytest.raises(Fatal):
             forwarder.run(threading.Event(), TIMEOUT_S)
     assert edge.left() == 1

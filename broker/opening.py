@@ -1,0 +1,90 @@
+"""Which log: chosen by the settings alone. Files of this machine, or Apache Kafka.
+
+An edge of a region publishes to Kafka itself (`ack_mode` kafka), or into its own files, its *spool*, from where a
+forwarder ships (`ack_mode` spool).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from broker.local import FORWARDER, WORKERS, LocalConsumer, LocalPublisher, Usage, log_usage
+from broker.log import Consumer, Publisher
+from runtime.clock import Clock
+from runtime.settings import CommonSettings, EdgeSettings, WorkerSettings
+from schemas.message import Lane
+from segments.disk import Disk
+
+if TYPE_CHECKING:  # the client takes time to load, and the embedded form has no use for it
+    from broker.kafka import KafkaConfiguration
+
+
+def open_publisher(settings: CommonSettings, *, writer: str) -> Publisher:
+    """The writing end of the log that workers read; closed by its owner. `writer` names this start of this process."""
+    if settings.kafka_bootstrap:
+        from broker.kafka import KafkaPublisher
+
+        return KafkaPublisher(kafka_configuration(settings))
+    return open_spool(settings, writer=writer)
+
+
+def open_spool(settings: CommonSettings, *, writer: str) -> LocalPublisher:
+    """The writing end of this machine's own log."""
+    return LocalPublisher(settings.log_dir, writer=writer, file_max_bytes=settings.log_file_max_bytes)
+
+
+def open_consumer(
+    settings: WorkerSettings, lane: Lane, *, disk: Disk | None = None, clock: Clock | None = None
+) -> Consumer:
+    """A worker's reading end of a lane; closed by its owner.
+
+    Raises:
+        Misconfigured: another worker of this machine has the lane, or the topic is missing.
+        Retryable: the log is away.
+    """
+    if settings.kafka_bootstrap:
+        from broker.kafka import KafkaConsumer
+
+        return KafkaConsumer(kafka_configuration(settings), lane=lane, clock=clock)
+    return LocalConsumer(settings.log_dir, lane=lane, disk=disk, clock=clock)
+
+
+def is_spooling(settings: EdgeSettings) -> bool:
+    """Whether an edge acknowledges from its own disk and ships later."""
+    return bool(settings.kafka_bootstrap) and settings.ack_mode == "spool"
+
+
+def local_usage(settings: CommonSettings) -> Usage:
+    """What of this machine's log is still needed: by the worker, or by the forwarder if it is a spool."""
+    return log_usage(settings.log_dir, FORWARDER if settings.kafka_bootstrap else WORKERS)
+
+
+def waiting_messages(settings: CommonSettings) -> Mapping[Lane, int]:
+    """Messages of the log that workers have not committed yet, seen from outside, by lane.
+
+    Raises:
+        Misconfigured, Retryable: Kafka refused or did not answer.
+    """
+    if not settings.kafka_bootstrap:
+        return local_usage(settings).uncommitted_messages
+    from broker.kafka.topics import LogTopics
+
+    topics = LogTopics(kafka_configuration(settings))
+    return {
+        lane: sum(reach.end - max(reach.first, reach.committed or 0) for reach in topics.reach(lane).values())
+        for lane in Lane
+    }
+
+
+def kafka_configuration(settings: CommonSettings) -> KafkaConfiguration:
+    """Kafka's clients and topics as the settings want them."""
+    from broker.kafka import KafkaConfiguration
+
+    given = {"poll_interval_max_s": settings.kafka_poll_interval_max_s} if isinstance(settings, WorkerSettings) else {}
+    return KafkaConfiguration(
+        bootstrap=settings.kafka_bootstrap,
+        prefix=settings.kafka_topic_prefix,
+        inline_max_bytes=settings.inline_max_bytes,
+        **given,
+    )
