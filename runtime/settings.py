@@ -34,6 +34,10 @@ class CommonSettings(BaseSettings):
     inline_max_bytes: int = Field(
         MIB, ge=4096, description="Larger instances travel as claim checks: a one-member segment of their own."
     )
+    kafka_bootstrap: str = Field("", description="Kafka brokers, host:port,...; empty: the local log.")
+    kafka_topic_prefix: str = Field(
+        "sansfilm", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Topics of the log are <prefix>.<lane>."
+    )
     log_file_max_bytes: int = Field(256 * MIB, ge=MIB, description="Size at which the local log opens its next file.")
     disk_reserve_bytes: int = Field(
         2 * GIB,
@@ -106,6 +110,12 @@ class WorkerSettings(CommonSettings):
     urgent_wait_s: float = Field(0.1, ge=0, description="Longest wait to fill a batch of the urgent lane.")
     routine_wait_s: float = Field(0.25, ge=0, description="Longest wait to fill a batch of the routine lane.")
     bulk_wait_s: float = Field(5.0, ge=0, description="Longest wait to fill a batch of the bulk lane.")
+    kafka_poll_interval_max_s: float = Field(
+        300.0,
+        ge=10,
+        le=86400,
+        description="Longest time a worker may be busy with one batch before its partitions of Kafka go to others.",
+    )
     retry_wait_max_s: float = Field(30.0, gt=0, description="Longest pause between attempts while a fault lasts.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -94,6 +94,9 @@ class LocalConsumer:
         self._save()
         reach("log.position_written")
         self._remove_done()
+
+    def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
+        """See `broker.log.Consumer.on_revoke`: nothing is ever taken away from a group's one consumer."""
 
     def rewind(self) -> None:
         """See `broker.log.Consumer.rewind`."""
