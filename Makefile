@@ -3,8 +3,9 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 VIEWER_VERSION := 3.12.10
+KAFKA_VERSION := 4.2.0
 
-.PHONY: help up demo check crash bench docs lock clean viewer
+.PHONY: help up demo check crash bench docs lock clean viewer kafka
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -16,7 +17,7 @@ up: $(VENV)/.installed viewer  ## run edge, worker and web on this machine (Ctrl
 demo: $(VENV)/.installed  ## in a second terminal: send a synthetic brain MR and print the link that opens it
 	@exec $(BIN)/sansfilm demo
 
-check: $(VENV)/.installed-dev viewer  ## lint, types, import directions and every test
+check: $(VENV)/.installed-dev viewer kafka  ## lint, types, import directions and every test
 	@bash .ci/tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +42,9 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 viewer:  ## fetch the OHIF viewer's package once (needs npm; without it sansfilm runs and says so)
 	@bash .ci/viewer $(VIEWER_VERSION)
 
+kafka:  ## fetch a Kafka broker once, for the tests (needs Java 17 and Maven)
+	@bash .ci/kafka $(KAFKA_VERSION)
+
 docs: $(VENV)/.installed  ## write the generated pages: settings, metrics, commands
 	@$(BIN)/python -m cli.reference
 
@@ -48,5 +52,5 @@ lock:  ## renew the hash-locked requirement lists (needs uv)
 	uv pip compile --generate-hashes --no-emit-index-url --no-header -q --python-version 3.11 requirements.in -o requirements.txt
 	uv pip compile --generate-hashes --no-emit-index-url --no-header -q --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
-clean:  ## remove the environment and the viewer; never the data
-	rm -rf $(VENV) viewer
+clean:  ## remove the environment, the viewer and the broker; never the data
+	rm -rf $(VENV) viewer kafka

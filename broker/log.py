@@ -1,7 +1,8 @@
 """The seam between receivers and workers: an append-only log with at-least-once delivery.
 
 Publishing and taking are separate because they happen in separate processes: an edge holds a `Publisher`, a worker a
-`Consumer`. Both are implemented on local files (`broker.local`) and, later, on Kafka; one contract test runs on each.
+`Consumer`. Both are implemented on local files (`broker.local`) and on Apache Kafka (`broker.kafka`); one contract test
+runs on each.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Publisher(Protocol):
         The future raises:
             OutOfSpace: nothing was kept; answer 0xA700.
             Retryable: the log is unavailable; answer 0xA700. The message may still turn up: that is harmless.
+            Rejected: the message is larger than the log takes.
         """
 
     def close(self) -> None:
@@ -57,28 +59,45 @@ class Consumer(Protocol):
 
         Returns as soon as something is there and either a bound is reached or nothing more is waiting: a full log is
         read at full speed, a quiet one answers at once. At least one message is returned however large it is.
+
+        Raises:
+            Retryable: nothing is lost; take again.
+            Fatal: what is next cannot be found or read; the message says what to do.
         """
 
     def commit(self, positions: Iterable[Position]) -> None:
-        """Mark these messages, and all before them in their streams, as done; durable on return."""
+        """Mark these messages, and all before them in their streams, as done; durable on return.
+
+        Positions of streams that are gone, or no longer this consumer's, are ignored.
+
+        Raises:
+            Retryable: perhaps not durable; commit again.
+        """
+
+    def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
+        """Have `finish` called with the streams that are about to be taken away; called before the first `take`.
+
+        A log that shares its streams among several consumers gives some of them to another one when consumers come and
+        go. `finish` is called on the taking thread, inside `take`, `commit` or `close`. It must leave nothing of these
+        streams in hand: put and commit what is under way and call `commit` with its positions, or drop it. It must not
+        call `take` or `rewind`. Once it returns, the streams are another consumer's, and what was not committed is
+        given there again; `commit` ignores their positions from then on.
+
+        Streams that are lost already (this consumer did not answer in time) are told in the same way, and in them
+        `commit` is ignored at once: what was under way may be finished, and will be given elsewhere too.
+
+        A `finish` that raises ends the call it was made in with that exception; the streams are given away all the
+        same. Other streams, and messages of them that were taken, are not touched. The local log never calls it.
+        """
 
     def rewind(self) -> None:
         """Forget what was taken and not committed: the next `take` gives it again."""
-
-    def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
-        """Call `finish` with the streams that are about to be given to another consumer, or were lost to one.
-
-        It is called on the thread that takes, from inside `take` or `close`; what it raises is raised there. When it
-        returns, its owner has committed or forgotten everything it took of them. Positions of streams that were lost
-        are no longer committed: they are given to another consumer, and what is done twice changes nothing. A log whose
-        streams never change hands never calls it.
-        """
 
     def lag(self) -> Mapping[Lane, int]:
         """Messages not committed yet, by lane."""
 
     def uncommitted_bytes(self) -> int:
-        """Bytes of the log that are not committed yet."""
+        """Bytes of the log that are not committed yet; may be an estimate."""
 
     def close(self) -> None:
         """Release files; takes nothing back."""

@@ -7,6 +7,7 @@ forwarder ships (`ack_mode` spool).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker.local import FORWARDER, WORKERS, LocalConsumer, LocalPublisher, Usage, log_usage
@@ -81,10 +82,11 @@ def kafka_configuration(settings: CommonSettings) -> KafkaConfiguration:
     """Kafka's clients and topics as the settings want them."""
     from broker.kafka import KafkaConfiguration
 
-    given = {"poll_interval_max_s": settings.kafka_poll_interval_max_s} if isinstance(settings, WorkerSettings) else {}
-    return KafkaConfiguration(
+    configuration = KafkaConfiguration(
         bootstrap=settings.kafka_bootstrap,
         prefix=settings.kafka_topic_prefix,
         inline_max_bytes=settings.inline_max_bytes,
-        **given,
     )
+    if isinstance(settings, WorkerSettings):
+        return replace(configuration, poll_interval_max_s=settings.kafka_poll_interval_max_s)
+    return configuration

@@ -11,6 +11,7 @@ from cli.archive import archive
 from cli.conflict import conflict
 from cli.errors import SentenceGroup
 from cli.quarantine import quarantine
+from cli.topics import topics
 from cli.version import VERSION
 
 app = typer.Typer(
@@ -124,6 +125,9 @@ def web(
 
     flags = _flags(data_dir, bind_address, None, http_port, None, insecure_demo)
     raise typer.Exit(run_web_alone(_load("WebSettings", flags)))
+
+
+app.add_typer(topics, name="topics", rich_help_panel=RUN)
 
 
 # ---- send -----------------------------------------------------------------------------------------------------------

@@ -50,6 +50,39 @@ FORWARDED = Counter(
 LOG_LAG_MESSAGES = Gauge(
     "sansfilm_log_lag_messages", "Messages not committed yet, by lane.", ["lane"], registry=REGISTRY
 )
+LOG_PUBLISH_SECONDS = Histogram(
+    "sansfilm_log_publish_seconds",
+    "From a message's publishing to Kafka's acknowledgement, or to its failure.",
+    buckets=_LATENCY_S,
+    registry=REGISTRY,
+)
+LOG_PUBLISH_FAILURES = Counter(
+    "sansfilm_log_publish_failures_total", "Messages that Kafka did not acknowledge.", registry=REGISTRY
+)
+LOG_QUEUE_MESSAGES = Gauge(
+    "sansfilm_log_queue_messages", "Messages on their way to Kafka, in this process.", registry=REGISTRY
+)
+LOG_PARTITIONS = Gauge(
+    "sansfilm_log_partitions", "Partitions of Kafka that this process reads, by lane.", ["lane"], registry=REGISTRY
+)
+LOG_REBALANCES = Counter(
+    "sansfilm_log_rebalances_total",
+    "Changes of the partitions that this process reads, by kind (assigned, revoked, lost).",
+    ["kind"],
+    registry=REGISTRY,
+)
+LOG_DELETED_MESSAGES = Counter(
+    "sansfilm_log_deleted_messages_total",
+    "Messages deleted from Kafka's topics after all had been committed, by lane.",
+    ["lane"],
+    registry=REGISTRY,
+)
+KAFKA_ERRORS = Counter(
+    "sansfilm_kafka_errors_total",
+    "Complaints of Kafka's clients (brokers away, connections lost), by client (producer, consumer).",
+    ["client"],
+    registry=REGISTRY,
+)
 VERDICTS = Counter(
     "sansfilm_verdicts_total",
     "What became of messages: new, same, conflict, quarantined, decision.",

@@ -95,13 +95,13 @@ class LocalConsumer:
         reach("log.position_written")
         self._remove_done()
 
+    def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
+        """See `broker.log.Consumer.on_revoke`: nothing is ever taken away from a group's one consumer."""
+
     def rewind(self) -> None:
         """See `broker.log.Consumer.rewind`."""
         for reader in self._readers.values():
             reader.rewind()
-
-    def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
-        """See `broker.log.Consumer.on_revoke`: never called, a lane has one consumer."""
 
     def lag(self) -> Mapping[Lane, int]:
         """See `broker.log.Consumer.lag`: of this consumer's lane."""

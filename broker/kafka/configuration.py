@@ -1,0 +1,124 @@
+"""Every setting of the Kafka clients and topics, derived in one place from what an operator sets.
+
+The rule that ties them: a message is at most an inline instance, its attributes and Kafka's framing; a producer's
+batch, a topic's ``max.message.bytes`` (which limits the *batch*) and a consumer's fetch each hold at least one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runtime.settings import MIB
+from schemas.message import Lane
+
+#: Room for attributes, key and framing beside an inline instance. Titles and UIDs are short; this is generous.
+_ATTRIBUTES_MAX_BYTES: Final = MIB
+#: How long a request may go unanswered before its connection is given up: a frozen broker is noticed after that.
+_REQUEST_TIMEOUT_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaConfiguration:
+    """Where the log is, and its limits."""
+
+    #: Brokers, ``host:port,...``.
+    bootstrap: str
+    #: Topics are ``<prefix>.<lane>`` and ``<prefix>.torn``, groups ``<prefix>-workers-<lane>``.
+    prefix: str = "sansfilm"
+    #: Largest value of a message; larger instances travel as claim checks.
+    inline_max_bytes: int = MIB
+    #: What a publisher holds before `publish` blocks. The client copies values: memory is up to twice this.
+    queue_max_bytes: int = 256 * MIB
+    #: What a consumer reads ahead.
+    prefetch_max_bytes: int = 64 * MIB
+    #: After so long an unacknowledged message fails. Below `ack_timeout_s`, so that the edge hears of it in time and
+    #: a publisher does not fill up with messages nobody waits for.
+    delivery_timeout_s: float = 20.0
+    #: Longest time between two takes; then the member counts as hanging and its partitions go to others.
+    poll_interval_max_s: float = 300.0
+
+    @property
+    def message_max_bytes(self) -> int:
+        """The largest batch, hence the largest message with its attributes."""
+        return self.inline_max_bytes + _ATTRIBUTES_MAX_BYTES
+
+    @property
+    def torn_topic(self) -> str:
+        """Where messages are set aside that are none of ours, or no longer what was sent."""
+        return f"{self.prefix}.torn"
+
+    def topic(self, lane: Lane) -> str:
+        """The topic of a lane."""
+        return f"{self.prefix}.{lane.value}"
+
+    def group(self, lane: Lane) -> str:
+        """The consumer group of the workers of a lane."""
+        return f"{self.prefix}-workers-{lane.value}"
+
+    def admin(self) -> dict[str, Any]:
+        """Settings of an AdminClient."""
+        return self._client()
+
+    def producer(self) -> dict[str, Any]:
+        """Settings of a Producer: acknowledged by all in-sync replicas, each message once and in order of its key."""
+        return self._client() | {
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.max.bytes": self.message_max_bytes,
+            "batch.size": self.inline_max_bytes,
+            "linger.ms": 2,
+            "compression.type": "none",
+            "queue.buffering.max.kbytes": max(1, self.queue_max_bytes // 1024),
+            "delivery.timeout.ms": int(self.delivery_timeout_s * 1000),
+            "partitioner": "murmur2_random",
+        }
+
+    def torn_producer(self) -> dict[str, Any]:
+        """Settings of what sets messages aside: whatever a lane's topic holds must fit, with one header more."""
+        return self.producer() | {"message.max.bytes": 2 * self.message_max_bytes}
+
+    def consumer(self, lane: Lane) -> dict[str, Any]:
+        """Settings of a Consumer of a lane: the group protocol of KIP-848, offsets by hand, no silent reset."""
+        return self._client() | {
+            "group.id": self.group(lane),
+            "group.protocol": "consumer",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "max.poll.interval.ms": int(self.poll_interval_max_s * 1000),
+            "fetch.message.max.bytes": 2 * self.message_max_bytes,
+            "fetch.max.bytes": self._fetch_max_bytes,
+            "receive.message.max.bytes": self._fetch_max_bytes + MIB,
+            "queued.max.messages.kbytes": max(1, self.prefetch_max_bytes // 1024),
+            "queued.min.messages": 32,
+        }
+
+    def topic_settings(self, topic: str, *, replication: int) -> dict[str, str]:
+        """What a topic must be set to: nothing expires, nothing is compacted, one broker may be lost."""
+        limit_bytes = self.message_max_bytes * (2 if topic == self.torn_topic else 1)
+        return {
+            "min.insync.replicas": str(min(2, replication)),
+            "cleanup.policy": "delete",
+            "retention.ms": "-1",
+            "retention.bytes": "-1",
+            "max.message.bytes": str(limit_bytes),
+            "unclean.leader.election.enable": "false",
+        }
+
+    @property
+    def _fetch_max_bytes(self) -> int:
+        return max(32 * MIB, 2 * self.message_max_bytes)
+
+    def _client(self) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "client.id": "sansfilm",
+            "allow.auto.create.topics": False,
+            "socket.timeout.ms": _REQUEST_TIMEOUT_MS,
+            "socket.connection.setup.timeout.ms": _REQUEST_TIMEOUT_MS,
+            "socket.keepalive.enable": True,
+            "reconnect.backoff.max.ms": 2000,
+            # What matters comes as errors, which we log.
+            "log_level": 0,
+        }

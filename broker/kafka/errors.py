@@ -1,0 +1,95 @@
+"""Kafka's errors in the product's tree, and the client's complaints in the log: each once until it changes."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, KafkaException
+
+from runtime import metrics
+from runtime.errors import Fatal, Misconfigured, Rejected, Retryable, SansfilmError
+from runtime.logs import get_logger
+from schemas.reasons import RejectReason
+
+_TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
+_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+_REFUSED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+}
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """The error that an exception of the client carries."""
+    error = exception.args[0] if exception.args else None
+    return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(exception))
+
+
+def published(error: KafkaError) -> SansfilmError:
+    """What the future of a message that was not acknowledged raises."""
+    if error.code() in _TOO_LARGE:
+        return Rejected(RejectReason.TOO_LARGE, "the log's topic takes no message of that size: sansfilm topics check")
+    if error.code() in _NO_TOPIC:
+        return Retryable("the log's topic is missing: run sansfilm topics apply")
+    return Retryable(f"Kafka did not acknowledge the message: {error.name()}")
+
+
+def consumed(error: KafkaError, topic: str) -> SansfilmError | None:
+    """What ends `take`; None for what the client recovers from by itself."""
+    code = error.code()
+    if error.fatal():
+        return Fatal(f"Kafka's consumer cannot go on ({error.name()}): start this process again")
+    if code == KafkaError._AUTO_OFFSET_RESET:
+        return no_offset(topic)
+    if code in _NO_TOPIC:
+        return no_topic(topic)
+    if code in _REFUSED:
+        return Misconfigured(f"Kafka refuses {topic} to this process ({error.name()}): see its credentials and ACLs")
+    if code in (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION):
+        return Fatal(f"a batch of {topic} cannot be read ({error.str()}): make a sound replica its leader")
+    return None
+
+
+def no_topic(topic: str) -> Misconfigured:
+    """The lane's topic does not exist."""
+    return Misconfigured(f"Kafka has no topic {topic}: run sansfilm topics apply")
+
+
+def no_offset(topic: str) -> Fatal:
+    """Where to read on is unknown, or is no longer in the topic: going on alone could skip messages."""
+    return Fatal(
+        f"the group's committed offset in {topic} is missing or lies outside of the topic: see what was lost with"
+        " sansfilm topics check, then run sansfilm topics apply"
+    )
+
+
+def admin_failed(what: str, exception: KafkaException) -> SansfilmError:
+    """An administrative request was refused or went unanswered."""
+    error = error_of(exception)
+    if error.code() == KafkaError.INVALID_REPLICATION_FACTOR:
+        return Misconfigured(f"could not {what}: there are fewer brokers than replicas; give --replication")
+    if error.code() in _REFUSED:
+        return Misconfigured(f"could not {what}: Kafka refuses it to this user ({error.name()})")
+    return Retryable(f"could not {what}: {error.name()}: {error.str()}")
+
+
+class Complaints:
+    """The client's own errors (brokers away, connections lost), logged when they begin or change."""
+
+    def __init__(self, client: str) -> None:
+        self._client = client
+        self._last = ""
+
+    def note(self, error: KafkaError) -> None:
+        """Log and count what the client complains of."""
+        metrics.KAFKA_ERRORS.labels(client=self._client).inc()
+        if error.name() != self._last:
+            self._last = error.name()
+            get_logger().warning("kafka_unavailable", client=self._client, error=error.name())
+
+    def over(self) -> None:
+        """It works again."""
+        if self._last:
+            self._last = ""
+            get_logger().info("kafka_available", client=self._client)
