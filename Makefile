@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VIEWER_VERSION := 3.12.10
 KAFKA_VERSION := 4.2.0
 
-.PHONY: help up demo check crash bench docs lock clean viewer kafka
+.PHONY: help up demo cluster-up cluster-demo check crash bench docs lock clean viewer kafka
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -16,6 +16,12 @@ up: $(VENV)/.installed viewer  ## run edge, worker and web on this machine (Ctrl
 
 demo: $(VENV)/.installed  ## in a second terminal: send a synthetic brain MR and print the link that opens it
 	@exec $(BIN)/sansfilm demo
+
+cluster-up: $(VENV)/.installed-dev viewer kafka  ## a region: three Kafka brokers, PostgreSQL, S3, two edges, a worker a lane, web
+	@exec $(BIN)/python -m region up
+
+cluster-demo: $(VENV)/.installed-dev  ## in a second terminal: send a synthetic brain MR to the region's first edge
+	@exec $(BIN)/python -m region demo
 
 check: $(VENV)/.installed-dev viewer kafka  ## lint, types, import directions and every test
 	@bash .ci/tools

@@ -11,6 +11,7 @@ from cli.archive import archive
 from cli.conflict import conflict
 from cli.errors import SentenceGroup
 from cli.quarantine import quarantine
+from cli.spool import spool
 from cli.topics import topics
 from cli.version import VERSION
 
@@ -96,13 +97,15 @@ def edge(
     dicom_port: DicomPort = None,
     ae_title: AeTitle = None,
     insecure_demo: InsecureDemo = False,
-    index: Annotated[int, typer.Option(min=0, max=63, help="Which edge process this is.")] = 0,
 ) -> None:
-    """Run a receiver alone: DICOM associations into the log."""
-    from cli.roles import run_edge_alone
+    """Run the receivers alone: DICOM associations into the log, or into this machine's spool and from there to Kafka.
+
+    Exit code 1 if acknowledged messages stay behind in the spool: keep the disk, and ship them later.
+    """
+    from cli.edges import run_edges
 
     flags = _flags(data_dir, bind_address, dicom_port, None, ae_title, insecure_demo)
-    raise typer.Exit(run_edge_alone(_load("EdgeSettings", flags), index))
+    raise typer.Exit(run_edges(_load("EdgeGroupSettings", flags)))
 
 
 @app.command(rich_help_panel=RUN)
@@ -128,6 +131,7 @@ def web(
 
 
 app.add_typer(topics, name="topics", rich_help_panel=RUN)
+app.add_typer(spool, name="spool", rich_help_panel=RUN)
 
 
 # ---- send -----------------------------------------------------------------------------------------------------------

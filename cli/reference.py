@@ -15,14 +15,14 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from runtime import metrics
-from runtime.settings import CommonSettings, EdgeSettings, UpSettings, WebSettings, WorkerSettings
+from runtime.settings import CommonSettings, EdgeSettings, SupervisedSettings, WebSettings, WorkerSettings
 
 _ROLES: Final = (
     ("Every role", CommonSettings, ()),
     ("edge", EdgeSettings, (CommonSettings,)),
     ("worker", WorkerSettings, (CommonSettings,)),
     ("web", WebSettings, (CommonSettings, EdgeSettings)),
-    ("`sansfilm up`", UpSettings, (WebSettings, WorkerSettings)),
+    ("`sansfilm up` and `sansfilm edge`", SupervisedSettings, (CommonSettings,)),
 )
 _BOUNDS: Final = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "at least", "max_length": "at most"}
 

@@ -32,6 +32,17 @@ def run_edge_role(settings: EdgeSettings, listener: socket.socket, index: int = 
     return run_role("edge", index, settings, body, supervised=supervised)
 
 
+def run_forwarder_role(settings: EdgeSettings, *, supervised: bool = False) -> int:
+    """Ship the spool until told to stop; gives the exit code."""
+
+    def body(stop: threading.Event, ready: Callable[[], None]) -> None:
+        from ingest.shipping import run_forwarder
+
+        run_forwarder(settings, stop, ready)
+
+    return run_role("forwarder", 0, settings, body, supervised=supervised)
+
+
 def run_worker_role(settings: WorkerSettings, index: int = 0, *, supervised: bool = False) -> int:
     """Take from the log and commit until told to stop; gives the exit code."""
 
@@ -63,14 +74,6 @@ def run_web_role(settings: WebSettings, listener: socket.socket, *, supervised: 
             )
 
     return run_role("web", 0, settings, body, supervised=supervised)
-
-
-def run_edge_alone(settings: EdgeSettings, index: int) -> int:
-    """`sansfilm edge`: bind, then receive."""
-    from ingest.edge import bind_dicom
-
-    with closing(bind_dicom(settings)) as listener:
-        return run_edge_role(settings, listener, index)
 
 
 def run_web_alone(settings: WebSettings) -> int:

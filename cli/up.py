@@ -22,7 +22,7 @@ from runtime.settings import UpSettings
 _PRELOADED = ("cli.roles", "ingest.edge", "ingest.stow", "workers.worker", "dicomweb.serve")
 _TERMINAL = LastingConsole(highlight=False)
 #: Parts of the one shutdown deadline; what is left is for the supervisor itself.
-_EDGE_SHARE, _WORKER_SHARE, _WEB_SHARE = 0.3, 0.4, 0.2
+_WORKER_SHARE, _WEB_SHARE = 0.4, 0.2
 
 
 def run_up(settings: UpSettings) -> int:
@@ -64,23 +64,15 @@ def run_up(settings: UpSettings) -> int:
 
 
 def child_specs(settings: UpSettings, dicom: socket.socket, http: socket.socket) -> Sequence[ChildSpec]:
-    """Edges stop first, then the worker, then web: what an edge acknowledged last is still committed and seen."""
-    from cli.roles import run_edge_role, run_web_role, run_worker_role
+    """Edges stop first, then forwarder, worker and web: what an edge acknowledged last is still committed and seen."""
+    from cli.edges import receiving_specs
+    from cli.roles import run_web_role, run_worker_role
 
-    edge, worker, web = (_within(settings, share) for share in (_EDGE_SHARE, _WORKER_SHARE, _WEB_SHARE))
-    edges = [
-        ChildSpec(
-            role="edge",
-            index=index,
-            stop_stage=0,
-            run=lambda index=index: run_edge_role(edge, dicom, index, supervised=True),  # type: ignore[misc]
-        )
-        for index in range(settings.edge_processes)
-    ]
+    worker, web = (_within(settings, share) for share in (_WORKER_SHARE, _WEB_SHARE))
     return [
-        *edges,
-        ChildSpec(role="worker", index=0, stop_stage=1, run=lambda: run_worker_role(worker, supervised=True)),
-        ChildSpec(role="web", index=0, stop_stage=2, run=lambda: run_web_role(web, http, supervised=True)),
+        *receiving_specs(settings, dicom),
+        ChildSpec(role="worker", index=0, stop_stage=2, run=lambda: run_worker_role(worker, supervised=True)),
+        ChildSpec(role="web", index=0, stop_stage=3, run=lambda: run_web_role(web, http, supervised=True)),
     ]
 
 

@@ -49,10 +49,10 @@ class PostgresServer:
     def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
         """`settings` are parameters of postgresql.conf besides ours."""
         self.port = _free_port()
-        self._password = secrets.token_urlsafe(24)
         self._settings = {**_SETTINGS, **(settings or {})}
         self._own: list[Path] = []
         self._home = self._reachable(folder)
+        self._password = self._kept_password()
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
 
@@ -152,6 +152,10 @@ class PostgresServer:
         return self._home / "data"
 
     @property
+    def _secret(self) -> Path:
+        return self._home / "password"
+
+    @property
     def _log(self) -> Path:
         return self._home / "postgres.log"
 
@@ -162,20 +166,21 @@ class PostgresServer:
     def _make_cluster(self) -> None:
         if self._data.exists():
             return
-        secret = self._home / "password"
-        secret.touch(mode=0o600)
-        secret.write_text(self._password)
-        _own(secret)
-        try:
-            subprocess.run(
-                [
-                    str(self._programs / "initdb"), "-D", str(self._data), "-U", USER, f"--pwfile={secret}",
-                    "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
-                ],
-                check=True, capture_output=True, cwd=self._home, timeout=READY_TIMEOUT_S, **_identity(),
-            )  # fmt: skip
-        finally:
-            secret.unlink()
+        subprocess.run(
+            [
+                str(self._programs / "initdb"), "-D", str(self._data), "-U", USER, f"--pwfile={self._secret}",
+                "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+            ],
+            check=True, capture_output=True, cwd=self._home, timeout=READY_TIMEOUT_S, **_identity(),
+        )  # fmt: skip
+
+    def _kept_password(self) -> str:
+        """The password of the data that is there, or a new one, kept beside it for the next start."""
+        if not self._secret.exists():
+            self._secret.touch(mode=0o600)
+            self._secret.write_text(secrets.token_urlsafe(24))
+            _own(self._secret)
+        return self._secret.read_text()
 
     def _answers(self) -> bool:
         try:

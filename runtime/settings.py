@@ -172,14 +172,22 @@ class WebSettings(EdgeSettings):
     )
 
 
-class UpSettings(WebSettings, WorkerSettings):
-    """All roles on one machine."""
+class SupervisedSettings(CommonSettings):
+    """What watches over the processes of one machine."""
 
     ready_timeout_s: float = Field(60.0, gt=0, description="Longest wait for all roles to become ready at start.")
     restart_wait_max_s: float = Field(10.0, gt=0, description="Longest pause before a role that ended is restarted.")
     role_log_max_bytes: int = Field(
         16 * MIB, ge=4096, description="Size at which a role's log file is renamed to .1 and begun anew."
     )
+
+
+class EdgeGroupSettings(EdgeSettings, SupervisedSettings):
+    """The receivers of one machine, supervised."""
+
+
+class UpSettings(WebSettings, WorkerSettings, SupervisedSettings):
+    """All roles on one machine."""
 
 
 def load_settings(model: type[S], **flags: Any) -> S:
