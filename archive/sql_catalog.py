@@ -308,6 +308,7 @@ class _Batch:
             )
             for one, held, number, verdict in self.versions
         ]
+        # Not as arrays: the driver would mark every quote of every record.
         self.connection.execute(insert(schema.version), rows)
         newest = {held.instance_id: n for _, held, n, verdict in self.versions if isinstance(verdict, Conflict)}
         if newest:
