@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, Table, insert, select
 from archive import schema
 from archive.catalog import InstanceState, KnownVersion
 from archive.folding import folded_name, order_of, search_text
-from archive.wording import ROWS_PER_STATEMENT, hold_names, insert_ignoring, one_of
+from archive.wording import ROWS_PER_STATEMENT, hold_names, insert_rows, one_of
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, encode_placed
 
 #: Tenant and SOP Instance UID.
@@ -131,7 +131,7 @@ def ensure(
     ids = _ids(connection, table, wanted, key)
     missing = [wanted[at] for at in sorted(wanted) if at not in ids]
     if missing:
-        connection.execute(insert_ignoring(connection, table), missing)
+        insert_rows(connection, table, missing, ignoring=True)
         ids.update(_ids(connection, table, [at for at in wanted if at not in ids], key))
     return ids
 
@@ -161,7 +161,8 @@ def parents(connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: M
         record = filed(placed)
         tenant_id = tenant_ids[record.attributes.tenant]
         at = (tenant_id, record.study.study_instance_uid)
-        studies.setdefault(at, _study_row(record, tenant_id, patient_ids.get(_person(record, tenant_id))))
+        if at not in studies:
+            studies[at] = _study_row(record, tenant_id, patient_ids.get(_person(record, tenant_id)))
     study_ids = ensure(connection, schema.study, list(studies.values()), ("tenant_id", "study_instance_uid"))
     keys: list[tuple[int, int, tuple[int, str]]] = []
     rows: dict[tuple[int, str], dict[str, Any]] = {}
@@ -170,7 +171,8 @@ def parents(connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: M
         tenant_id = tenant_ids[record.attributes.tenant]
         study_id = study_ids[tenant_id, record.study.study_instance_uid]
         series_key = (study_id, record.series.series_instance_uid)
-        rows.setdefault(series_key, _series_row(record, study_id))
+        if series_key not in rows:
+            rows[series_key] = _series_row(record, study_id)
         keys.append((tenant_id, study_id, series_key))
     series_ids = ensure(connection, schema.series, list(rows.values()), ("study_id", "series_instance_uid"))
     return [Parents(tenant_id=tenant, study_id=study, series_id=series_ids[key]) for tenant, study, key in keys]
@@ -328,8 +330,8 @@ def insert_first(
         for (_, uid), parents in zip(batch, above, strict=True)
     ]
     rows.sort(key=lambda row: (row["tenant_id"], row["sop_instance_uid"]))
-    returning = insert_ignoring(connection, schema.sop).returning(schema.sop.c.tenant_id, schema.sop.c.sop_instance_uid)
-    won = {(names[tenant_id], uid) for tenant_id, uid in connection.execute(returning, rows)}
+    decided = insert_rows(connection, schema.sop, rows, ignoring=True, returning=("tenant_id", "sop_instance_uid"))
+    won = {(names[tenant_id], uid) for tenant_id, uid in decided}
     fresh = [
         {
             **instance_row(filed(placed)),
@@ -354,11 +356,8 @@ def insert_first(
 
 
 def _insert_instances(connection: Connection, rows: list[dict[str, Any]]) -> dict[tuple[int, str], int]:
-    if not rows:
-        return {}
-    instance = schema.instance
-    returning = insert(instance).returning(instance.c.study_id, instance.c.sop_instance_uid, instance.c.id)
-    return {(study_id, uid): row for study_id, uid, row in connection.execute(returning, rows)}
+    inserted = insert_rows(connection, schema.instance, rows, returning=("study_id", "sop_instance_uid", "id"))
+    return {(study_id, uid): row for study_id, uid, row in inserted}
 
 
 def version_row(

@@ -20,6 +20,7 @@ from archive import schema
 from archive.errors import mapped_errors
 from archive.revisions import check_revision
 from runtime.errors import Misconfigured
+from runtime.settings import CommonSettings
 
 READER_CONNECTIONS_MAX: Final = 16
 _DIALECT: Final = "postgresql+psycopg://"
@@ -37,6 +38,15 @@ class Bounds:
     connect_s: float = 10.0
     #: How much later than the server this side gives up a statement.
     patience_s: float = 5.0
+
+
+def bounds_of(settings: CommonSettings) -> Bounds:
+    """The bounds that the settings name."""
+    return Bounds(
+        statement_s=settings.catalog_statement_timeout_s,
+        lock_s=settings.catalog_lock_timeout_s,
+        idle_in_transaction_s=settings.catalog_idle_timeout_s,
+    )
 
 
 class _BoundedConnection(psycopg.Connection[Any]):
@@ -92,15 +102,16 @@ def migration_engine(url: str, bounds: Bounds) -> Engine:
     return _engine(url, waits, _timeouts(waits), pool_size=1, max_overflow=0)
 
 
-def checked(engine: Engine, url: str, *, since: int = schema.REVISION) -> Engine:
-    """`engine`, once a session was opened and the tables were found to be ours.
+def checked(engine: Engine, url: str, *, since: int | None = schema.REVISION) -> Engine:
+    """`engine`, once a session was opened and the tables were found to be ours, or not looked at (None).
 
     Raises:
         Misconfigured: the server is not reachable, refuses us, has not the database, or not the tables.
     """
     try:
         with mapped_errors(), _first_session(engine, url) as connection:
-            check_revision(connection, since=since)
+            if since is not None:
+                check_revision(connection, since=since)
     except BaseException:
         engine.dispose()
         raise

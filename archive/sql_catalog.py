@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 
-from archive import decided, insertion, schema
+from archive import decided, incarnation, insertion, schema
 from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
 from archive.database import (
     create_file,
@@ -23,6 +23,7 @@ from archive.database import (
     writer_engine,
 )
 from archive.errors import mapped_errors
+from archive.incarnation import Incarnation
 from archive.insertion import HeldInstance, SopKey, filed, key_of
 from archive.revisions import bring_on, check_revision
 from archive.tally import Tally
@@ -166,6 +167,16 @@ class SqlCatalog:
         with mapped_errors(), self._engine.begin() as connection:
             connection.execute(insert_replacing(connection, schema.attempt), {"stream": stream, "page": page})
 
+    def incarnation(self) -> Incarnation:
+        """Which life of the catalog this is, and its tide; see `archive.incarnation`."""
+        with mapped_errors(), self._hints.connect() as connection:
+            return incarnation.read(connection)
+
+    def raise_tide(self) -> int:
+        """Raise the tide, durably; gives the new one."""
+        with mapped_errors(), self._engine.begin() as connection:
+            return incarnation.raise_tide(connection)
+
     def keep_current(self, tenant: str, sop_instance_uid: str, wire_sha256: str) -> bool:
         """Make a version current because the journal says it was, when another one stands first in the archive."""
         with mapped_errors(), self._engine.begin() as connection:
@@ -297,6 +308,7 @@ class _Batch:
             )
             for one, held, number, verdict in self.versions
         ]
+        # Not as arrays: the driver would mark every quote of every record.
         self.connection.execute(insert(schema.version), rows)
         newest = {held.instance_id: n for _, held, n, verdict in self.versions if isinstance(verdict, Conflict)}
         if newest:

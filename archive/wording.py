@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, BigInteger, Column, ColumnElement, Connection, Table, Text, any_, bindparam, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 #: Rows in one statement: bounded by SQLite's 32,766 parameters at the width of the widest table.
@@ -28,6 +41,45 @@ def insert_ignoring(connection: Connection, table: Table) -> sqlite.Insert | pos
     if is_postgres(connection):
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def insert_rows(
+    connection: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    ignoring: bool = False,
+    returning: Sequence[str] = (),
+) -> Sequence[Any]:
+    """Insert rows that all have the same columns, in their order; gives columns of those that were inserted.
+
+    On PostgreSQL a column is one array, so that the statement is the same for every number of rows, and short: the
+    driver reads through its text each time, and the server keeps its plan.
+    """
+    if not rows:
+        return []
+    columns = [table.c[name] for name in returning]
+    if is_postgres(connection):
+        into: Any = postgresql.insert(table)
+        names = list(rows[0])
+        arrays = [
+            bindparam(f"all_{name}", [row[name] for row in rows], type_=ARRAY(_element(table.c[name])))
+            for name in names
+        ]
+        lines = func.unnest(*arrays).table_valued(*names).render_derived()
+        into = into.from_select(names, select(*(lines.c[name] for name in names)))
+    else:
+        into = sqlite.insert(table)
+    if ignoring:
+        into = into.on_conflict_do_nothing()
+    if columns:
+        into = into.returning(*columns)
+    done = connection.execute(into) if is_postgres(connection) else connection.execute(into, rows)
+    return done.all() if columns else []
+
+
+def _element(column: Column[Any]) -> BigInteger | Text:
+    return BigInteger() if isinstance(column.type, BigInteger) else Text()
 
 
 def insert_adding(connection: Connection, table: Table, column: str) -> sqlite.Insert | postgresql.Insert:
@@ -53,8 +105,7 @@ def one_of(connection: Connection, column: Column[Any], values: Collection[Any])
     """`column` is one of `values`; on PostgreSQL one array, so that the statement is the same for every number."""
     if not is_postgres(connection):
         return column.in_(values)
-    kind = BigInteger() if isinstance(column.type, BigInteger) else Text()
-    return column == any_(bindparam(None, list(values), type_=ARRAY(kind)))
+    return column == any_(bindparam(None, list(values), type_=ARRAY(_element(column))))
 
 
 def hold_names(connection: Connection, names: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from cli.archive import archive
+from cli.catalog import catalog
 from cli.conflict import conflict
 from cli.errors import SentenceGroup
 from cli.quarantine import quarantine
@@ -245,6 +246,7 @@ def trace(
 app.add_typer(quarantine, name="quarantine", rich_help_panel=ASK)
 app.add_typer(conflict, name="conflict", rich_help_panel=ASK)
 app.add_typer(archive, name="archive", rich_help_panel=ASK)
+app.add_typer(catalog, name="catalog", rich_help_panel=ASK)
 
 
 @app.command(rich_help_panel=ASK)

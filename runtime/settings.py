@@ -45,6 +45,22 @@ class CommonSettings(BaseSettings):
         description="Free space kept back: receiving stops below it plus 1.1 x the log that is not committed yet.",
     )
     shutdown_timeout_s: float = Field(25.0, gt=0, description="Deadline for stop, drain, sync, commit and close.")
+    catalog_url: SecretStr = Field(
+        SecretStr(""),
+        description="The catalog: postgresql://user:password@host:port/database; empty: SQLite in the data folder.",
+    )
+    catalog_statement_timeout_s: float = Field(
+        60.0, gt=0, description="PostgreSQL: longest time of one statement; then it is tried again later."
+    )
+    catalog_lock_timeout_s: float = Field(
+        20.0, gt=0, description="PostgreSQL: longest wait for what another worker's transaction holds."
+    )
+    catalog_idle_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        description="PostgreSQL: a transaction in which nothing happens for so long is undone: its worker is frozen or "
+        "gone. Above the 60 s that comparing one re-encoded instance may take.",
+    )
     insecure_demo: bool = Field(
         False, description="Allow a bind address other than loopback without TLS and credentials. Shown on every page."
     )
