@@ -11,7 +11,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from archive.layout import path_of
 from archive.segment_store import AdoptedMember, PreparedMember
 from archive.unfinished import require_empty, unfinished
-from ingest.large import LargeInstance
+from ingest.large import LargeInstance, LocalClaimCheck
 from runtime.errors import Misconfigured, Retryable
 from schemas.decisions import DiscardQuarantined
 from segments.disk import SystemDisk
@@ -70,7 +70,7 @@ def test_what_is_committed_is_left_alone(house: House) -> None:
 
 def test_claim_checks_wait_for_their_batch(house: House) -> None:
     house.take(receipt("m1"))
-    large = LargeInstance(SystemDisk(), house.folder / "archive", TENANT, house.clock)
+    large = LargeInstance(LocalClaimCheck(SystemDisk(), house.folder / "archive", TENANT, house.clock))
     large.write(b"a large instance")
     large.finish(attributes("m2"))
     assert house.start() == 0

@@ -16,7 +16,7 @@ from archive.layout import path_of
 from archive.local_store import LocalSegmentStore
 from archive.sql_reader import open_reader
 from broker.local import LocalPublisher, log_usage
-from ingest.large import LargeInstance
+from ingest.large import LargeInstance, LocalClaimCheck
 from instances.part10 import split
 from runtime.clock import SystemClock
 from runtime.settings import WorkerSettings
@@ -79,7 +79,7 @@ class Pool:
     def claim(self, content: Dataset) -> Message:
         """A message whose file the edge wrote as a claim check."""
         file = part10(content)
-        large = LargeInstance(SystemDisk(), self.settings.archive_dir, TENANT, SystemClock())
+        large = LargeInstance(LocalClaimCheck(SystemDisk(), self.settings.archive_dir, TENANT, SystemClock()))
         large.write(file)
         attributes = _attributes(file, sop_instance_uid=str(content.SOPInstanceUID))
         return Message(attributes=large.finish(attributes))
