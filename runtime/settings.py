@@ -64,11 +64,6 @@ class CommonSettings(BaseSettings):
     insecure_demo: bool = Field(
         False, description="Allow a bind address other than loopback without TLS and credentials. Shown on every page."
     )
-
-    catalog_url: SecretStr = Field(
-        SecretStr(""),
-        description="Catalog on a server: postgresql://user:password@host:port/database; empty: SQLite in the folder.",
-    )
     store_url: str = Field("", description="Object store of the archive: s3://bucket/prefix; empty: the folder.")
     s3_endpoint: str = Field("", description="Address of the object store: https://host:port.")
     s3_region: str = Field("us-east-1", min_length=1, description="Region that requests to the object store name.")

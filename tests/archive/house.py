@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from archive.decisions import execute
 from archive.journal import conflict_writer
 from archive.local_store import LocalSegmentStore
 from archive.rebuild import Rebuilding, rebuild
-from archive.segment_store import AdoptedMember, PreparedMember, PutSegment
+from archive.segment_store import AdoptedMember, PreparedMember, PutSegment, SegmentStore
 from archive.sql_catalog import SqlCatalog, open_catalog
 from archive.sql_reader import SqlCatalogReader, open_reader
 from archive.unfinished import commit_unfinished, unfinished
@@ -29,11 +29,13 @@ DECODER = IsolatedDecoder(processes=1, timeout_s=20, memory_max_bytes=2**30)
 class House:
     """Store, catalog, journal and reader of one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, open_store: Callable[[StepClock], SegmentStore] | None = None) -> None:
         self.folder = folder
         self.catalog_path = folder / "catalog" / "catalog.sqlite"
         self.clock = StepClock()
-        self.store = LocalSegmentStore(folder / "archive", clock=self.clock)
+        self.store: SegmentStore = (
+            open_store(self.clock) if open_store else LocalSegmentStore(folder / "archive", clock=self.clock)
+        )
         self.equal = comparer(self.store, DECODER.samples)
         self.catalog: SqlCatalog = open_catalog(self.catalog_path, clock=self.clock)
         self.reader: SqlCatalogReader = open_reader(self.catalog_path)

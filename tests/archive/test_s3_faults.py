@@ -247,12 +247,17 @@ def test_killed_while_it_takes_a_put(own_server: SeaweedS3) -> None:
     assert store.read(location) == content
 
 
-def test_its_processes_leave_nothing_open_to_others(own_server: SeaweedS3) -> None:
-    """Every port of the server is on loopback."""
-    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    bound = {int(one[1].split(":")[1], 16): one[1].split(":")[0] for one in listening if one[3] == "0A"}
-    assert {bound[port] for port in own_server.ports if port in bound} == {"0100007F"}
-    assert {port for port in own_server.ports if port in bound} == set(own_server.ports)
+def test_every_port_of_the_server_is_on_loopback_only(own_server: SeaweedS3) -> None:
+    until(lambda: len(_listening("tcp", own_server)) == len(own_server.ports), what="the last of the ports")
+    assert {address for _, address in _listening("tcp", own_server)} == {"0100007F"}
+    assert _listening("tcp6", own_server) == []
+
+
+def _listening(family: str, server: SeaweedS3) -> list[tuple[int, str]]:
+    """Ports of the server that are listened on, and the addresses, as the kernel writes them."""
+    lines = [line.split() for line in Path(f"/proc/net/{family}").read_text().splitlines()[1:]]
+    bound = [one[1].split(":") for one in lines if one[3] == "0A"]
+    return [(int(port, 16), address) for address, port in bound if int(port, 16) in server.ports]
 
 
 def _answers(store: S3SegmentStore) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ingest, stages
+from benchmarks import ingest, stages, store
 
 
 def test_ten_slices_are_acknowledged_and_found(tmp_path: Path) -> None:
@@ -27,3 +27,12 @@ def test_every_stage_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     costs = json.loads(capsys.readouterr().out)
     assert {"head", "htj2k + proof", "commit (keep)", "commit (htj2k)"} <= set(costs)
     assert costs["htj2k + proof"] > 0
+
+
+def test_every_store_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--rounds", "1", "--segments", "1", "--segment-mib", "1", "--reads", "4", "--claim-mib", "17"]
+    store.main(sizes)
+    measured = json.loads(capsys.readouterr().out)
+    assert set(measured["folder"]) == set(measured["s3"]) > {"put_mib_per_s", "reads_per_s_8", "claim_mib_per_s"}
+    assert measured["spooled, then s3"]["claim_ms_after_last_byte"] > 0
+    assert measured["ceilings"]["disk_mib_per_s"] > 0
