@@ -51,7 +51,9 @@ def open_worker_catalog(settings: CommonSettings, *, clock: Clock | None = None)
         Misconfigured: it cannot be reached or is not as it must be; says what to do.
     """
     if url := settings.catalog_url.get_secret_value():
-        return open_postgres_catalog(url, clock=clock)
+        from archive.postgres import bounds_of
+
+        return open_postgres_catalog(url, bounds=bounds_of(settings), clock=clock)
     return open_catalog(settings.catalog_path, clock=clock)
 
 
@@ -62,7 +64,9 @@ def open_catalog_reader(settings: CommonSettings) -> CatalogReader:
         Misconfigured: it cannot be reached or is not as it must be; says what to do.
     """
     if url := settings.catalog_url.get_secret_value():
-        return open_postgres_reader(url)
+        from archive.postgres import bounds_of
+
+        return open_postgres_reader(url, bounds=bounds_of(settings))
     return open_reader(settings.catalog_path)
 
 
