@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
+from runtime.errors import Retryable
 from schemas.decisions import Decision
 from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
@@ -53,6 +54,17 @@ class KnownVersion:
     location: MemberLocation
 
 
+class SegmentCondemned(Retryable):
+    """Segments of this batch are being collected: nothing was committed. Put it again, under another key.
+
+    A claim check among `keys` may still be there to be read; it is never to be referred to.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(f"{len(keys)} segments were given up before they were committed")
+        self.keys = frozenset(keys)
+
+
 Equal = Callable[[PlacedRecord, KnownVersion], bool]
 """Whether a record's stored instance is, element by element, a version that is committed."""
 OnConflict = Callable[[PlacedRecord, KnownVersion], None]
@@ -84,6 +96,7 @@ class Catalog(Protocol):
         Several processes may commit at once, and two of them the same messages: one of them is New, the other Same.
 
         Raises:
+            SegmentCondemned: nothing was committed; put the batch again first.
             Retryable: nothing was committed; or the database went away in the last moment and nobody knows. The same
                 batch again is right in both cases.
         """

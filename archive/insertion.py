@@ -387,12 +387,3 @@ def version_row(
         "pixel_offset": record.pixel_offset,
         "record": encode_placed(placed).decode(),
     }
-
-
-def segments(
-    connection: Connection, keys: Iterable[str], tenant_ids: Mapping[str, int], committed_at: str
-) -> dict[str, int]:
-    """Ids of segments by key; a key begins with its tenant."""
-    rows = [{"tenant_id": tenant_ids[key.partition("/")[0]], "key": key, "committed_at": committed_at} for key in keys]
-    ids = ensure(connection, schema.segment, rows, ("key",))
-    return {key: row for (key,), row in ids.items()}

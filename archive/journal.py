@@ -1,10 +1,11 @@
 """The journal: what members cannot say. Each entry is durable before what it says takes effect.
 
-An entry is JSON with ``kind``, ``tenant``, ``at`` (RFC 3339) and what the kind adds:
+An entry is JSON with ``kind``, ``tenant`` (where it is about one), ``at`` (RFC 3339) and what the kind adds:
 
 * ``conflict``: ``sop_instance_uid wire_sha256 current_wire_sha256 message_id``. A further version was kept, and the
   version that was current stayed so.
 * ``decision``: ``id by decision`` (as `schemas.decisions.encode_decision` has it). An operator decided.
+* ``condemned``: ``keys``, of any tenant. Segments that no transaction had committed and none will; they are deleted.
 
 Entries are written more than once if a transaction is repeated; reading them in order of their ids gives the same end.
 """
@@ -12,7 +13,7 @@ Entries are written more than once if a transaction is repeated; reading them in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from schemas.record import InstanceRecord, PlacedRecord
 
 CONFLICT: Final = "conflict"
 DECISION: Final = "decision"
+CONDEMNED: Final = "condemned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,18 @@ class DecisionNoted:
     at: str
 
 
-Entry = ConflictNoted | DecisionNoted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CondemnedNoted:
+    """Segments that were never committed and are being deleted: a rebuild passes them by, whether they are gone or not.
+
+    Everything in them is a receipt of messages that were committed from other segments.
+    """
+
+    keys: Sequence[str]
+    at: str
+
+
+Entry = ConflictNoted | DecisionNoted | CondemnedNoted
 
 
 def encode_entry(entry: Entry) -> dict[str, object]:
@@ -57,6 +70,8 @@ def encode_entry(entry: Entry) -> dict[str, object]:
     if isinstance(entry, ConflictNoted):
         names = ("tenant", "sop_instance_uid", "wire_sha256", "current_wire_sha256", "message_id", "at")
         return {"kind": CONFLICT, **{name: getattr(entry, name) for name in names}}
+    if isinstance(entry, CondemnedNoted):
+        return {"kind": CONDEMNED, "keys": list(entry.keys), "at": entry.at}
     decision = json.loads(encode_decision(entry.decision))
     return {
         "kind": DECISION,
@@ -81,6 +96,8 @@ def decode_entry(body: bytes) -> Entry:
         if given["kind"] == DECISION:
             decision = decode_decision(json.dumps(given["decision"]).encode())
             return DecisionNoted(id=given["id"], decision=decision, by=given["by"], at=given["at"])
+        if given["kind"] == CONDEMNED:
+            return CondemnedNoted(keys=tuple(map(str, given["keys"])), at=given["at"])
         raise ValueError("unknown kind")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a journal entry: {type(error).__name__}") from error

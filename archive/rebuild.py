@@ -5,7 +5,8 @@ the very commit that made the live catalog. What the journal says was decided is
 
 * content noted as a conflict is never compared, it is a further version;
 * after a noted conflict, the version it names is the current one;
-* decisions are executed where they stand.
+* decisions are executed where they stand;
+* segments noted as condemned are passed by.
 
 A batch that was put and not committed before a crash is committed by the next start (`archive.unfinished`), so the
 order of puts is the order of commits.
@@ -30,7 +31,7 @@ from archive.database import (
     sweep_generations,
 )
 from archive.findings import Finding, FindingKind, Progress, no_progress
-from archive.journal import ConflictNoted, DecisionNoted, Entry, decode_entry
+from archive.journal import CondemnedNoted, ConflictNoted, DecisionNoted, Entry, decode_entry
 from archive.layout import JOURNAL, id_of, made_at
 from archive.reindexing import record_of
 from archive.segment_store import Comparer, SegmentStore
@@ -129,6 +130,9 @@ class _Replay:
             for entry in self._journal.values()
             if isinstance(entry, ConflictNoted)
         }
+        self._condemned = {
+            key for entry in self._journal.values() if isinstance(entry, CondemnedNoted) for key in entry.keys
+        }
 
     def run(self, progress: Progress) -> Rebuilding:
         catalog = catalog_in(self._path, clock=self._clock)
@@ -155,6 +159,8 @@ class _Replay:
                 self._note(FindingKind.JOURNAL_DAMAGED, key, str(error))
 
     def _commit(self, catalog: SqlCatalog, key: str) -> None:
+        if key in self._condemned:
+            return
         placed = [one for one in self._placed(key) if self._is_present(one)]
         for start in range(0, len(placed), BATCH_RECORDS):
             catalog.commit_batch(

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 
-from archive import decided, incarnation, insertion, schema
+from archive import decided, fate, incarnation, insertion, schema
 from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
 from archive.database import (
     create_file,
@@ -217,8 +217,11 @@ class _Batch:
 
     def write(self, segments: Sequence[SegmentKey]) -> None:
         """Insert segments, versions, conflicts, counts and events."""
-        keys = dict.fromkeys([*segments, *(one.location.segment for one, _, _, _ in self.versions)])
-        segment_ids = insertion.segments(self.connection, keys, self.tenant_ids, self.committed_at)
+        referred = {one.location.segment for one, _, _, _ in self.versions}
+        keys = {*segments, *referred}
+        segment_ids = fate.enliven(
+            self.connection, keys, self.tenant_ids, self.committed_at, referred=keys if self.versions else ()
+        )
         if self.versions:
             self._insert_versions(segment_ids)
         self._write_outbox()

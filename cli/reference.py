@@ -15,12 +15,20 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from runtime import metrics
-from runtime.settings import CommonSettings, EdgeSettings, SupervisedSettings, WebSettings, WorkerSettings
+from runtime.settings import (
+    CommonSettings,
+    EdgeSettings,
+    KeeperSettings,
+    SupervisedSettings,
+    WebSettings,
+    WorkerSettings,
+)
 
 _ROLES: Final = (
     ("Every role", CommonSettings, ()),
     ("edge", EdgeSettings, (CommonSettings,)),
     ("worker", WorkerSettings, (CommonSettings,)),
+    ("keeper", KeeperSettings, (CommonSettings,)),
     ("web", WebSettings, (CommonSettings, EdgeSettings)),
     ("`sansfilm up` and `sansfilm edge`", SupervisedSettings, (CommonSettings,)),
 )
@@ -58,8 +66,8 @@ def metrics_page() -> str:
         "# Metrics",
         "",
         "`/metrics` of the web role gives those of every process of the machine, in Prometheus text format. Each "
-        "sample carries `role` (edge, worker, web) and `process` (its index) besides the labels below. Histograms have "
-        "`_bucket`, `_sum` and `_count`. On Linux each process adds `process_cpu_seconds_total`, "
+        "sample carries `role` (edge, worker, keeper, web) and `process` (its index) besides the labels below. "
+        "Histograms have `_bucket`, `_sum` and `_count`. On Linux each process adds `process_cpu_seconds_total`, "
         "`process_resident_memory_bytes` and `process_open_fds`. No label ever holds a UID, an AE title, an address "
         "or a patient attribute.",
         "",

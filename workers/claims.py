@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from archive.segment_store import Buffer, SegmentStore
+from archive.filing import member_of
+from archive.segment_store import AdoptedMember, Buffer, PreparedMember, SegmentStore
 from schemas.message import Message, MessageAttributes
 from schemas.record import MemberLocation
 
@@ -37,3 +38,16 @@ def opened(message: Message, store: SegmentStore, *, memory_max_bytes: int) -> I
                 spooled.write(piece)
             spooled.flush()
             yield memoryview(mmap.mmap(spooled.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def carried(
+    member: PreparedMember | AdoptedMember, condemned: Collection[str], store: SegmentStore
+) -> PreparedMember | AdoptedMember:
+    """`member`; where its claim check is being collected, its bytes, read while they are still there.
+
+    Raises:
+        FileNotFoundError: they are gone: the collector's settings did not cover how long the message was on its way.
+    """
+    if isinstance(member, PreparedMember) or member.location.segment not in condemned:
+        return member
+    return member_of(member.record, list(store.stream(member.location)))

@@ -1,0 +1,47 @@
+"""The role **keeper** of a region: what is done behind the catalog's back, in a catalog on PostgreSQL.
+
+An embedded archive has no keeper: its one worker removes claim checks itself, nobody reads its events, and `archive
+rebuild` needs the folder for itself.
+
+| module      | duty |
+|-------------|------|
+| `collector` | removes segments that nothing refers to and none will, and those that were compacted |
+| `keeper`    | the role: a thread a duty, one round after the other |
+
+The log's trimming is a duty too (`broker.kafka.janitor`). Several keepers may run: each duty is done by whoever holds
+its advisory lock in PostgreSQL, which ends with the session of its holder; the others ask for it every ten seconds.
+The lock saves work and decides nothing: all that two at once could do to each other is decided by a row's insert or
+by an update that names what it replaces.
+
+Collection
+==========
+
+**A segment's fate is one row** (`archive.fate`), so that a late commit and the collector cannot both win. A commit
+that meets its segment condemned commits nothing, and its worker puts the batch again under another key; a claim check
+that is condemned and still there is read and put with it.
+
+What is given up is older *in the store* than ``collect_after_s``, has no row, and the log holds no uncommitted
+message of half that age. A worker's batch is given up only if the catalog has every content in it, by digest;
+otherwise a commit was lost with a database, it is said (`segment_not_in_catalog`,
+``sansfilm_segments_unrepresented``), and no claim check is given up either, because such a batch may name it.
+``collect_after_s`` covers the time from a claim check's upload to its message's publishing: a forwarder uploads it
+just before, whatever its spool waited for; half of it must suffice. Where claim checks lie in a folder that edges
+write themselves, before their messages are shipped, they are left.
+
+Order: condemned in a transaction; after ``collect_grace_s`` noted in the journal; then deleted; then marked as gone.
+The row stays, for a worker that comes back after days.
+
+Limits ====== A search lists the whole archive and compares it with the catalog, 500 keys a query: for ten million
+segments that is ten thousand pages and some minutes, hence four times a day. It holds 10,000 candidates at most. A
+worker that was frozen for longer than ``collect_after_s`` while the database was restored to before a condemnation
+may commit what was deleted: reconcile before thawing anything.
+
+Crash cases
+===========
+* after condemning: the next round deletes it when its time has come.
+* after the journal entry: it is written again, which changes nothing.
+* after deleting: deleted again, which changes nothing, and marked.
+* what a rebuild makes of it: a condemned segment is passed by once that is in the journal. Before (an orphan whose
+  worker died less than ``collect_after_s`` ago) a rebuild takes its records: the same receipts, or receipts of the
+  same content.
+"""
