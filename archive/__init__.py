@@ -33,7 +33,7 @@ Invariants
 Limits. Memory of a put: references to its members and one index. Of a commit: the records of its batch. Of a read: what
 is asked for, `stream` 1 MiB. Of verify, originals and comparisons: the largest instance, a few times. Open descriptors:
 `local_store.DESCRIPTORS_MAX`; reading connections: `database.READER_CONNECTIONS_MAX`; outbox rows:
-`sql_catalog.OUTBOX_ROWS_MAX`.
+`outbox.OUTBOX_ROWS_MAX` (embedded; in a region the keeper publishes them).
 
 Life of an instance. put: written as ``.part``, synced, renamed, folder synced. commit: BEGIN IMMEDIATE; what is there;
 parents; `sop` and `instance` of unknown UIDs; verdicts in the order of the batch; versions, counts, events; COMMIT with

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
-from archive import fate, insertion, schema
+from archive import fate, insertion, outbox, schema
 from archive.errors import mapped_errors
 from archive.fate import Fate
+from archive.outbox import Waiting
 from archive.postgres import Bounds, bounds_of, checked, writer_engine
 from archive.wording import one_of
 from runtime.clock import Clock, rfc3339
 from runtime.errors import Misconfigured
+from runtime.faults import reach
 from runtime.settings import CommonSettings
+from schemas.events import Event
 from schemas.record import InstanceRecord, PlacedRecord
 
 #: "keeper", before the number of a duty.
@@ -79,6 +82,26 @@ class KeeperCatalog:
         """
         with mapped_errors(), self._engine.connect() as connection:
             return _has_instances(connection, placed) and _has_quarantined(connection, placed)
+
+    # ---- events ----
+
+    def publish(self, deliver: Callable[[Sequence[Event]], None], *, rows_max: int) -> int:
+        """Deliver the oldest events and forget them, in one transaction; gives how many rows of them there were."""
+        with mapped_errors(), self._engine.begin() as connection:
+            rows = outbox.publish(connection, deliver, rows_max=rows_max)
+        reach("relay.deleted")
+        return rows
+
+    def note_stable(self, *, unchanged_since: str, studies_max: int) -> int:
+        """Queue events of studies that did not change since a time (RFC 3339); gives how many."""
+        with mapped_errors(), self._engine.begin() as connection:
+            now = rfc3339(self._clock.now())
+            return outbox.note_stable(connection, unchanged_since=unchanged_since, now=now, studies_max=studies_max)
+
+    def waiting_events(self) -> Waiting:
+        """Rows of events that are not published yet."""
+        with mapped_errors(), self._engine.connect() as connection:
+            return outbox.waiting(connection)
 
     def close(self) -> None:
         """Release the database."""

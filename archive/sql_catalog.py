@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
-from archive import decided, fate, incarnation, insertion, schema
+from archive import decided, fate, incarnation, insertion, outbox, schema
 from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
 from archive.database import (
     create_file,
@@ -27,7 +25,7 @@ from archive.incarnation import Incarnation
 from archive.insertion import HeldInstance, SopKey, filed, key_of
 from archive.revisions import bring_on, check_revision
 from archive.tally import Tally
-from archive.wording import insert_replacing, is_postgres, one_of, stay_awake
+from archive.wording import insert_replacing, is_postgres, stay_awake
 from runtime.clock import Clock, SystemClock, rfc3339
 from runtime.faults import reach
 from schemas.decisions import Decision
@@ -36,10 +34,6 @@ from schemas.record import InstanceRecord, PlacedRecord, QuarantineRecord
 
 if TYPE_CHECKING:  # the driver takes time to load, and an embedded catalog has no use for it
     from archive.postgres import Bounds
-
-#: Events kept for other systems; the oldest go first.
-OUTBOX_ROWS_MAX: Final = 10_000
-STUDY_CHANGED: Final = "sansfilm.study.changed.v1"
 
 
 def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
@@ -203,6 +197,8 @@ class _Batch:
     tally: Tally = field(default_factory=Tally)
     #: What is to be inserted as versions: the record, its instance, its number, its verdict.
     versions: list[tuple[PlacedRecord, HeldInstance, int, Verdict]] = field(default_factory=list)
+    #: Quarantine entries that were opened, each with its tenant's row.
+    opened: list[tuple[int, QuarantineRecord]] = field(default_factory=list)
 
     def judge(self, placed: Sequence[PlacedRecord]) -> list[Verdict]:
         """The verdict of each record, in order; versions and counts wait for `write`."""
@@ -328,41 +324,21 @@ class _Batch:
 
     def _quarantine(self, batch: Sequence[PlacedRecord]) -> None:
         opened = decided.enter_quarantine(self.connection, batch, self.tenant_ids, self.committed_at)
-        for tenant_id, count in opened.items():
-            self.tally.count(tenant_id, "quarantined", count)
+        for tenant_id, record in opened:
+            self.tally.count(tenant_id, "quarantined")
+            self.opened.append((tenant_id, record))
 
     def _write_outbox(self) -> None:
-        changed: Counter[tuple[int, str, str]] = Counter()
+        changed: dict[tuple[int, str, str], list[InstanceRecord]] = {}
         for one, held, _, verdict in self.versions:
             record = filed(one)
-            changed[held.study_id, record.attributes.tenant, type(verdict).__name__.lower()] += 1
-        if not changed:
-            return
-        study = schema.study
-        ids = {study_id for study_id, _, _ in changed}
-        named = select(study.c.id, study.c.study_instance_uid).where(one_of(self.connection, study.c.id, ids))
-        uids = dict(self.connection.execute(named).all())
-        rows: list[dict[str, Any]] = [
-            {
-                "tenant_id": self.tenant_ids[tenant],
-                "type": STUDY_CHANGED,
-                "created_at": self.committed_at,
-                "payload": json.dumps({"study_instance_uid": uids[study_id], "verdict": verdict, "instances": count}),
-            }
-            for (study_id, tenant, verdict), count in changed.items()
+            key = (held.study_id, record.attributes.tenant, type(verdict).__name__.lower())
+            changed.setdefault(key, []).append(record)
+        changes = [
+            outbox.Change(study_id=study_id, tenant_id=self.tenant_ids[tenant], verdict=verdict, records=records)
+            for (study_id, tenant, verdict), records in changed.items()
         ]
-        self.connection.execute(insert(schema.outbox), rows)
-        self._trim_outbox()
-
-    def _trim_outbox(self) -> None:
-        """Remove the oldest events; those that another transaction is removing are left to it."""
-        outbox = schema.outbox
-        kept = select(func.max(outbox.c.id) - OUTBOX_ROWS_MAX).scalar_subquery()
-        if is_postgres(self.connection):
-            old = select(outbox.c.id).where(outbox.c.id <= kept).order_by(outbox.c.id)
-            self.connection.execute(delete(outbox).where(outbox.c.id.in_(old.with_for_update(skip_locked=True))))
-        else:
-            self.connection.execute(delete(outbox).where(outbox.c.id <= kept))
+        outbox.write(self.connection, changes, self.opened, self.committed_at)
 
 
 def _has(held: HeldInstance, wire_sha256: str) -> bool:

@@ -1,10 +1,11 @@
-"""Writes docs/settings.md, docs/metrics.md and docs/cli.md from the models they describe: ``python -m cli.reference``.
+"""Writes docs/settings.md, metrics.md, cli.md and events.md from the models they describe: ``python -m cli.reference``.
 
 A test fails while a page is stale.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from runtime.settings import (
     WebSettings,
     WorkerSettings,
 )
+from schemas.events import EVENTS, json_schema
 
 _ROLES: Final = (
     ("Every role", CommonSettings, ()),
@@ -37,7 +39,12 @@ _BOUNDS: Final = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": 
 
 def pages() -> dict[str, str]:
     """Every generated page by its path in the repository."""
-    return {"docs/settings.md": settings_page(), "docs/metrics.md": metrics_page(), "docs/cli.md": cli_page()}
+    return {
+        "docs/settings.md": settings_page(),
+        "docs/metrics.md": metrics_page(),
+        "docs/cli.md": cli_page(),
+        "docs/events.md": events_page(),
+    }
 
 
 def settings_page() -> str:
@@ -74,6 +81,24 @@ def metrics_page() -> str:
         *_table(("metric", "type", "labels", "meaning"), rows),
         "",
     ]
+    return "\n".join(lines)
+
+
+def events_page() -> str:
+    """Each event with the JSON Schema of its data."""
+    lines = [
+        "# Events",
+        "",
+        "The keeper of a region publishes what was committed to the Kafka topic `<prefix>.events`, as CloudEvents 1.0 "
+        "in the binary mode of their Kafka binding: the attributes are headers (`ce_id`, `ce_type`, `ce_source`, "
+        "`ce_time`, `ce_tenant`), the value is the data in JSON, the key is `<tenant>/<StudyInstanceUID>`. Delivery is "
+        "at least once: a repetition has the same `ce_source` and `ce_id`. Events stay seven days unless the topic is "
+        "set otherwise; they are no source of truth, the archive is. None holds an attribute of a patient.",
+        "",
+    ]
+    for event in EVENTS:
+        schema = json.dumps(json_schema(event), indent=2, ensure_ascii=False)
+        lines += [f"## {event.type}", "", " ".join((event.__doc__ or "").split()), "", "```json", schema, "```", ""]
     return "\n".join(lines)
 
 

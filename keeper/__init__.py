@@ -5,6 +5,7 @@ rebuild` needs the folder for itself.
 
 | module      | duty |
 |-------------|------|
+| `relay`     | publishes the events of the catalog's outbox |
 | `collector` | removes segments that nothing refers to and none will, and those that were compacted |
 | `keeper`    | the role: a thread a duty, one round after the other |
 
@@ -12,6 +13,16 @@ The log's trimming is a duty too (`broker.kafka.janitor`). Several keepers may r
 its advisory lock in PostgreSQL, which ends with the session of its holder; the others ask for it every ten seconds.
 The lock saves work and decides nothing: all that two at once could do to each other is decided by a row's insert or
 by an update that names what it replaces.
+
+Events
+======
+
+A commit writes one row a batch, study and verdict into the outbox, and one for what it quarantined. The relay locks
+the oldest rows (``FOR UPDATE SKIP LOCKED``), publishes an event an instance, waits for Kafka's acknowledgements of
+all in-sync replicas, and deletes the rows in the same transaction: at least once, and a repetition has the same id. A
+commit also writes when its studies changed; the relay turns those that did not change for ``study_stable_after_s``
+into rows of the outbox, in a short transaction of its own, because commits wait for these rows. Nothing is trimmed:
+without a keeper the outbox grows (``sansfilm_outbox_rows``). docs/events.md is the contract.
 
 Collection
 ==========
@@ -38,6 +49,7 @@ may commit what was deleted: reconcile before thawing anything.
 
 Crash cases
 ===========
+* between acknowledgement and deletion: all of the transaction's events are published again.
 * after condemning: the next round deletes it when its time has come.
 * after the journal entry: it is written again, which changes nothing.
 * after deleting: deleted again, which changes nothing, and marked.

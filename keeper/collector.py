@@ -54,6 +54,7 @@ class Collector:
     is_committed_before: Callable[[datetime], bool]
     #: Whether claim checks are collected too: where they appear in the store just before their message in the log.
     claims: bool
+    is_stopping: Callable[[], bool]
 
     def run(self) -> None:
         """One round.
@@ -73,7 +74,7 @@ class Collector:
 
     def _delete(self, fate: Fate, age: timedelta) -> None:
         before = rfc3339(self.clock.now() - age)
-        while keys := self.catalog.due(fate, before, limit=KEYS_AT_ONCE):
+        while not self.is_stopping() and (keys := self.catalog.due(fate, before, limit=KEYS_AT_ONCE)):
             if fate is Fate.CONDEMNED:
                 write(self.store, CondemnedNoted(keys=keys, at=rfc3339(self.clock.now())))
                 reach("collector.journaled")
@@ -88,6 +89,8 @@ class Collector:
 
     def _condemn(self, before: datetime) -> None:
         found = list(islice(self._unknown(before), CANDIDATES_MAX))
+        if self.is_stopping():
+            return
         batches = {key: represented for key in found if (represented := self._is_represented(key)) is not None}
         lacking = [key for key, represented in batches.items() if not represented]
         metrics.SEGMENTS_UNREPRESENTED.set(len(lacking))
@@ -106,7 +109,7 @@ class Collector:
     def _unknown(self, before: datetime) -> Iterator[SegmentKey]:
         """Segments of instances that the store got before a time and that no transaction knows."""
         old = (key for key, put_at in self.store.aged_keys() if put_at < before and not _is_journal(key))
-        while piece := list(islice(old, KEYS_AT_ONCE)):
+        while not self.is_stopping() and (piece := list(islice(old, KEYS_AT_ONCE))):
             yield from map(SegmentKey, self.catalog.without_row(piece))
 
     def _is_represented(self, key: SegmentKey) -> bool | None:

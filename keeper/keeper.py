@@ -14,8 +14,9 @@ from archive.keeping import DutyLock, open_keeping
 from archive.opening import open_store
 from archive.postgres import bounds_of
 from archive.segment_store import SegmentStore
-from broker.opening import is_committed_before
+from broker.opening import is_committed_before, kafka_configuration
 from keeper.collector import Ages, Collector
+from keeper.relay import Relay
 from runtime import metrics
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Retryable
@@ -47,7 +48,7 @@ def run_keeper(settings: KeeperSettings, stop: threading.Event, ready: Callable[
     clock = SystemClock()
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_store(settings, clock=clock)))
-        duties = [_collecting(settings, store, clock, stack), *_trimming(settings, clock, stack)]
+        duties = [_collecting(settings, store, clock, stop, stack), *_of_kafka(settings, clock, stop, stack)]
         threads = stack.enter_context(ThreadPoolExecutor(len(duties), "keeper"))
         running = [threads.submit(_run, duty, stop) for duty in duties]
         ready()
@@ -56,7 +57,9 @@ def run_keeper(settings: KeeperSettings, stop: threading.Event, ready: Callable[
         duty_run.result()
 
 
-def _collecting(settings: KeeperSettings, store: SegmentStore, clock: Clock, stack: ExitStack) -> Duty:
+def _collecting(
+    settings: KeeperSettings, store: SegmentStore, clock: Clock, stop: threading.Event, stack: ExitStack
+) -> Duty:
     collector = Collector(
         store=store,
         catalog=stack.enter_context(closing(open_keeping(settings, clock))),
@@ -68,23 +71,37 @@ def _collecting(settings: KeeperSettings, store: SegmentStore, clock: Clock, sta
         clock=clock,
         is_committed_before=lambda moment: is_committed_before(settings, moment),
         claims=bool(settings.store_url),
+        is_stopping=stop.is_set,
     )
     return _duty("collect", settings.collect_period_s, collector.run, settings, stack)
 
 
-def _trimming(settings: KeeperSettings, clock: Clock, stack: ExitStack) -> list[Duty]:
-    """Kafka's topics; a local log deletes its own files."""
+def _of_kafka(settings: KeeperSettings, clock: Clock, stop: threading.Event, stack: ExitStack) -> list[Duty]:
+    """Events, and the trimming of the topics. A local log deletes its own files, and nobody reads events from it."""
     if not settings.kafka_bootstrap:
+        get_logger().warning("events_not_published", hint="no Kafka broker is named: SANSFILM_KAFKA_BOOTSTRAP")
         return []
+    from broker.kafka.events import EventPublisher
     from broker.kafka.janitor import delete_committed
-    from broker.opening import kafka_configuration
 
     configuration = kafka_configuration(settings)
+    publisher = stack.enter_context(closing(EventPublisher(configuration)))
+    relay = Relay(
+        catalog=stack.enter_context(closing(open_keeping(settings, clock))),
+        deliver=publisher.publish,
+        clock=clock,
+        rows_max=settings.relay_rows_max,
+        stable_after=timedelta(seconds=settings.study_stable_after_s),
+        is_stopping=stop.is_set,
+    )
 
     def trim() -> None:
         delete_committed(configuration, keep_s=settings.log_keep_s, clock=clock)
 
-    return [_duty("janitor", settings.janitor_period_s, trim, settings, stack)]
+    return [
+        _duty("relay", settings.relay_period_s, relay.run, settings, stack),
+        _duty("janitor", settings.janitor_period_s, trim, settings, stack),
+    ]
 
 
 def _duty(name: str, period_s: float, run: Callable[[], None], settings: KeeperSettings, stack: ExitStack) -> Duty:

@@ -99,6 +99,7 @@ class Site:
             "clock": clock,
             "is_committed_before": lambda _: True,
             "claims": True,
+            "is_stopping": lambda: False,
         }
         return Collector(**{**known, **given})
 
