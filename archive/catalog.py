@@ -52,6 +52,8 @@ class KnownVersion:
     study_instance_uid: str
     current: bool
     location: MemberLocation
+    #: Of the message that brought it.
+    message_id: str = ""
 
 
 class SegmentCondemned(Retryable):
@@ -69,6 +71,8 @@ Equal = Callable[[PlacedRecord, KnownVersion], bool]
 """Whether a record's stored instance is, element by element, a version that is committed."""
 OnConflict = Callable[[PlacedRecord, KnownVersion], None]
 """Makes a conflict durable in the journal, given the version that stays current."""
+OnSame = Callable[[Sequence[PlacedRecord]], None]
+"""Makes durable in the journal that these came to Same, and that versions stand which other messages brought."""
 
 
 class Catalog(Protocol):
@@ -83,6 +87,7 @@ class Catalog(Protocol):
         *,
         equal: Equal,
         on_conflict: OnConflict,
+        on_same: OnSame | None = None,
         segments: Sequence[SegmentKey] = (),
     ) -> Sequence[Verdict]:
         """One transaction: insert, judge from what the inserts returned, count, queue outgoing events.
@@ -91,7 +96,8 @@ class Catalog(Protocol):
 
         Idempotent: the same records again give `Same`. `equal` is asked only under an unequal digest and a known UID.
         `on_conflict` is called inside the transaction before it ends, with the version that stays current: it makes the
-        verdict durable in the journal, so that a rebuild decides the same.
+        verdict durable in the journal, so that a rebuild decides the same. `on_same` likewise, once, where several
+        processes put: there the order of segments is not that of commits.
 
         Several processes may commit at once, and two of them the same messages: one of them is New, the other Same.
 

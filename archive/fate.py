@@ -38,6 +38,15 @@ def without_row(connection: Connection, keys: Collection[str]) -> list[str]:
     return [key for key in listed if key not in found]
 
 
+def live(connection: Connection, keys: Collection[str]) -> list[str]:
+    """Those of `keys` that are live."""
+    listed, table, found = list(keys), schema.segment, list[str]()
+    for start in range(0, len(listed), ROWS_PER_STATEMENT):
+        among = one_of(connection, table.c.key, listed[start : start + ROWS_PER_STATEMENT])
+        found += connection.scalars(select(table.c.key).where(among, table.c.fate == Fate.LIVE.value))
+    return found
+
+
 def enliven(
     connection: Connection,
     keys: Iterable[str],

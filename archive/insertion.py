@@ -114,6 +114,7 @@ def known_version(row: Row[Any]) -> KnownVersion:
         location=MemberLocation(
             segment=at[schema.segment.c.key], offset=at[version.c.file_offset], size_bytes=at[version.c.size_bytes]
         ),
+        message_id=at[version.c.message_id],
     )
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Sequence
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
-from archive import fate, insertion, outbox, schema
+from archive import fate, incarnation, insertion, outbox, schema
 from archive.errors import mapped_errors
 from archive.fate import Fate
+from archive.incarnation import Incarnation
 from archive.outbox import Waiting
 from archive.postgres import Bounds, bounds_of, checked, writer_engine
-from archive.wording import one_of
+from archive.wording import ROWS_PER_STATEMENT, one_of
 from runtime.clock import Clock, rfc3339
 from runtime.errors import Misconfigured
 from runtime.faults import reach
@@ -65,6 +66,11 @@ class KeeperCatalog:
         with mapped_errors(), self._engine.begin() as connection:
             return fate.condemn(connection, keys, rfc3339(self._clock.now()))
 
+    def live(self, keys: Collection[str]) -> Sequence[str]:
+        """Those of `keys` that are committed."""
+        with mapped_errors(), self._engine.connect() as connection:
+            return fate.live(connection, keys)
+
     def due(self, of: Fate, before: str, *, limit: int) -> Sequence[str]:
         """Segments that have this fate since before a time (RFC 3339), and whose bytes may be there."""
         with mapped_errors(), self._engine.connect() as connection:
@@ -75,6 +81,15 @@ class KeeperCatalog:
         with mapped_errors(), self._engine.begin() as connection:
             fate.note_gone(connection, keys)
 
+    def note_fates(self, *, condemned: Collection[str], replaced: Collection[str]) -> None:
+        """Say what another life of the catalog had said of segments of which this one knows nothing."""
+        at = rfc3339(self._clock.now())
+        for keys, say in ((condemned, fate.condemn), (replaced, fate.note_replaced)):
+            listed = sorted(keys)
+            for start in range(0, len(listed), ROWS_PER_STATEMENT):
+                with mapped_errors(), self._engine.begin() as connection:
+                    say(connection, listed[start : start + ROWS_PER_STATEMENT], at)
+
     def has_all(self, placed: Sequence[PlacedRecord]) -> bool:
         """Whether the content of every one of these records is committed, wherever it lies.
 
@@ -82,6 +97,33 @@ class KeeperCatalog:
         """
         with mapped_errors(), self._engine.connect() as connection:
             return _has_instances(connection, placed) and _has_quarantined(connection, placed)
+
+    # ---- the catalog's life ----
+
+    def life(self) -> Incarnation:
+        """Which life this is, and its tide."""
+        with mapped_errors(), self._engine.connect() as connection:
+            return incarnation.read(connection)
+
+    def raise_tide(self) -> Incarnation:
+        """Raise the tide by one, durably."""
+        with mapped_errors(), self._engine.begin() as connection:
+            incarnation.raise_tide(connection)
+            return incarnation.read(connection)
+
+    def begin_anew(self, *, at_least: int) -> Incarnation:
+        """Begin another life, with a tide above `at_least`: what was restored has been brought up to date."""
+        with mapped_errors(), self._engine.begin() as connection:
+            incarnation.begin_anew(connection, above=at_least)
+            return incarnation.read(connection)
+
+    def knows_decision(self, decision_id: str) -> bool:
+        """Whether an operator's decision was executed."""
+        table = schema.decision
+        with mapped_errors(), self._engine.connect() as connection:
+            return (
+                connection.execute(select(table.c.kind).where(table.c.decision_id == decision_id)).first() is not None
+            )
 
     # ---- events ----
 

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
 from archive import decided, fate, incarnation, insertion, outbox, schema
-from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
+from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, OnSame, Quarantined, Same, Verdict
 from archive.database import (
     create_file,
     generation_path,
@@ -76,7 +76,9 @@ def catalog_in(path: Path, *, clock: Clock, lock: IO[bytes] | None = None) -> Sq
     return SqlCatalog(engine, reader_engine(path), clock=clock, lock=lock)
 
 
-def open_postgres_catalog(url: str, *, bounds: Bounds | None = None, clock: Clock | None = None) -> SqlCatalog:
+def open_postgres_catalog(
+    url: str, *, bounds: Bounds | None = None, clock: Clock | None = None, tells: bool = True
+) -> SqlCatalog:
     """The catalog in the PostgreSQL database at `url` for writing, beside any number of other processes.
 
     Raises:
@@ -86,7 +88,7 @@ def open_postgres_catalog(url: str, *, bounds: Bounds | None = None, clock: Cloc
 
     bounds = bounds or postgres.Bounds()
     engine = postgres.checked(postgres.writer_engine(url, bounds), url)
-    return SqlCatalog(engine, postgres.reader_engine(url, bounds), clock=clock or SystemClock())
+    return SqlCatalog(engine, postgres.reader_engine(url, bounds), clock=clock or SystemClock(), tells=tells)
 
 
 class SqlCatalog:
@@ -96,8 +98,14 @@ class SqlCatalog:
     meanwhile and see what was committed before.
     """
 
-    def __init__(self, engine: Engine, hints: Engine, *, clock: Clock, lock: IO[bytes] | None = None) -> None:
-        """`engine` writes, `hints` reads; both are this catalog's from now on, and so is `lock`."""
+    def __init__(
+        self, engine: Engine, hints: Engine, *, clock: Clock, lock: IO[bytes] | None = None, tells: bool = True
+    ) -> None:
+        """`engine` writes, `hints` reads; both are this catalog's from now on, and so is `lock`.
+
+        `tells`: whether events are queued for other systems; a rebuild has nothing new to tell.
+        """
+        self._tells = tells
         self._engine = engine
         self._hints = hints
         self._clock = clock
@@ -115,20 +123,26 @@ class SqlCatalog:
         *,
         equal: Equal,
         on_conflict: OnConflict,
+        on_same: OnSame | None = None,
         segments: Sequence[SegmentKey] = (),
     ) -> Sequence[Verdict]:
-        """See `Catalog.commit_batch`; `placed` may be of several tenants."""
-        if not placed:
+        """See `Catalog.commit_batch`; `placed` may be of several tenants, or nothing but its segments be known."""
+        if not placed and not segments:
             return []
+        tenants = {one.record.attributes.tenant for one in placed} | {key.partition("/")[0] for key in segments}
         with mapped_errors(), self._engine.begin() as connection:
             batch = _Batch(
                 connection=connection,
                 committed_at=rfc3339(self._clock.now()),
                 equal=equal,
                 on_conflict=on_conflict,
-                tenant_ids=insertion.tenants(connection, [one.record.attributes.tenant for one in placed]),
+                tenant_ids=insertion.tenants(connection, tenants),
+                tells=self._tells,
             )
             verdicts = batch.judge(placed)
+            if on_same is not None and batch.same:
+                stay_awake(connection)
+                on_same(batch.same)
             batch.write(segments)
             reach("catalog.inserted")
         reach("catalog.committed")
@@ -176,6 +190,11 @@ class SqlCatalog:
         with mapped_errors(), self._engine.begin() as connection:
             return decided.use_digest(connection, tenant, sop_instance_uid, wire_sha256)
 
+    def is_empty(self) -> bool:
+        """Whether nothing was ever committed."""
+        with mapped_errors(), self._hints.connect() as connection:
+            return connection.execute(select(schema.tenant.c.id).limit(1)).first() is None
+
     def close(self) -> None:
         """See `Catalog.close`."""
         self._hints.dispose()
@@ -193,12 +212,16 @@ class _Batch:
     equal: Equal
     on_conflict: OnConflict
     tenant_ids: Mapping[str, int]
+    #: Whether other systems are told.
+    tells: bool
     held: dict[SopKey, HeldInstance] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     #: What is to be inserted as versions: the record, its instance, its number, its verdict.
     versions: list[tuple[PlacedRecord, HeldInstance, int, Verdict]] = field(default_factory=list)
     #: Quarantine entries that were opened, each with its tenant's row.
     opened: list[tuple[int, QuarantineRecord]] = field(default_factory=list)
+    #: What came to Same although another message brought it.
+    same: list[PlacedRecord] = field(default_factory=list)
 
     def judge(self, placed: Sequence[PlacedRecord]) -> list[Verdict]:
         """The verdict of each record, in order; versions and counts wait for `write`."""
@@ -246,7 +269,7 @@ class _Batch:
         disputed = {
             key: self.held[key]
             for one in instances
-            if (key := key_of(one)) not in firsts and not _has(self.held[key], filed(one).wire_sha256)
+            if (key := key_of(one)) not in firsts and not _with(self.held[key], filed(one).wire_sha256)
         }
         if disputed:
             insertion.lock_instances(self.connection, disputed.values())
@@ -259,7 +282,12 @@ class _Batch:
         held = self.held[key]
         if firsts.get(key) is one:
             return self._keep(one, held, New())
-        if _has(held, one.record.wire_sha256) or any(self._are_equal(one, version) for version in held.versions):
+        version = _with(held, one.record.wire_sha256) or next(
+            (version for version in held.versions if self._are_equal(one, version)), None
+        )
+        if version is not None:
+            if version.message_id != insertion.stored_text(one.record.attributes.id):
+                self.same.append(one)
             return Same()
         stay_awake(self.connection)
         self.on_conflict(one, held.current)
@@ -277,6 +305,7 @@ class _Batch:
                 study_instance_uid=record.study.study_instance_uid,
                 current=is_new,
                 location=one.location,
+                message_id=insertion.stored_text(record.attributes.id),
             )
         )
         number = len(held.versions)
@@ -338,8 +367,9 @@ class _Batch:
             outbox.Change(study_id=study_id, tenant_id=self.tenant_ids[tenant], verdict=verdict, records=records)
             for (study_id, tenant, verdict), records in changed.items()
         ]
-        outbox.write(self.connection, changes, self.opened, self.committed_at)
+        if self.tells:
+            outbox.write(self.connection, changes, self.opened, self.committed_at)
 
 
-def _has(held: HeldInstance, wire_sha256: str) -> bool:
-    return any(version.wire_sha256 == wire_sha256 for version in held.versions)
+def _with(held: HeldInstance, wire_sha256: str) -> KnownVersion | None:
+    return next((version for version in held.versions if version.wire_sha256 == wire_sha256), None)

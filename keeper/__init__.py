@@ -5,6 +5,7 @@ rebuild` needs the folder for itself.
 
 | module      | duty |
 |-------------|------|
+| `tide`      | tells a restored catalog from the one that kept the archive |
 | `relay`     | publishes the events of the catalog's outbox |
 | `collector` | removes segments that nothing refers to and none will, and those that were compacted |
 | `keeper`    | the role: a thread a duty, one round after the other |
@@ -13,6 +14,18 @@ The log's trimming is a duty too (`broker.kafka.janitor`). Several keepers may r
 its advisory lock in PostgreSQL, which ends with the session of its holder; the others ask for it every ten seconds.
 The lock saves work and decides nothing: all that two at once could do to each other is decided by a row's insert or
 by an update that names what it replaces.
+
+A restored catalog
+==================
+
+PostgreSQL may be restored to an hour ago. What was committed since is in the archive and not in the catalog: to the
+collector it would look abandoned. So the keeper raises the catalog's tide once a minute and writes it, with the id of
+the catalog's life, into the archive's own ``catalog/tide.json`` after the transaction. A catalog that is behind that
+file or has another life was restored or made anew: collection and compaction refuse (``sansfilm_keeper_refuses``,
+`sansfilm status`, `sansfilm catalog check`) until `sansfilm archive reconcile` (`archive.reconcile`) has committed
+every segment that the catalog does not know, beside running workers, and begun another life. With PostgreSQL lost
+altogether, `sansfilm archive rebuild` fills an empty database from the archive alone; from its first step on the
+archive is that database's, and whoever keeps it with another one refuses.
 
 Events
 ======
@@ -49,6 +62,7 @@ may commit what was deleted: reconcile before thawing anything.
 
 Crash cases
 ===========
+* between raising the tide and writing it: the catalog is ahead of the file, which is no sign of anything.
 * between acknowledgement and deletion: all of the transaction's events are published again.
 * after condemning: the next round deletes it when its time has come.
 * after the journal entry: it is written again, which changes nothing.

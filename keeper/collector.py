@@ -54,14 +54,18 @@ class Collector:
     is_committed_before: Callable[[datetime], bool]
     #: Whether claim checks are collected too: where they appear in the store just before their message in the log.
     claims: bool
+    #: Raises Restored if the catalog was restored since it kept this archive.
+    require_current: Callable[[], None]
     is_stopping: Callable[[], bool]
 
     def run(self) -> None:
         """One round.
 
         Raises:
-            Retryable: store, catalog or log is away; what was done stays done, the rest follows in the next round.
+            Retryable: store, catalog or log is away, or the catalog was restored; what was done stays done, the rest
+                follows in the next round.
         """
+        self.require_current()
         self._delete(Fate.CONDEMNED, self.ages.grace)
         self._delete(Fate.REPLACED, self.ages.replaced_keep)
         now = self.clock.now()
@@ -101,6 +105,7 @@ class Collector:
             # Otherwise a claim check may be named by a batch that was not looked at, or that reconcile will commit.
             given_up += [key for key in found if key not in batches]
         for start in range(0, len(given_up), KEYS_AT_ONCE):
+            self.require_current()
             condemned = self.catalog.condemn(given_up[start : start + KEYS_AT_ONCE])
             reach("collector.condemned")
             metrics.SEGMENTS_COLLECTED.labels("condemned").inc(len(condemned))

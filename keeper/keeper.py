@@ -17,6 +17,7 @@ from archive.segment_store import SegmentStore
 from broker.opening import is_committed_before, kafka_configuration
 from keeper.collector import Ages, Collector
 from keeper.relay import Relay
+from keeper.tide import Restored, Tide
 from runtime import metrics
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Retryable
@@ -48,7 +49,11 @@ def run_keeper(settings: KeeperSettings, stop: threading.Event, ready: Callable[
     clock = SystemClock()
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_store(settings, clock=clock)))
-        duties = [_collecting(settings, store, clock, stop, stack), *_of_kafka(settings, clock, stop, stack)]
+        duties = [
+            _tide(settings, store, clock, stack),
+            _collecting(settings, store, clock, stop, stack),
+            *_of_kafka(settings, clock, stop, stack),
+        ]
         threads = stack.enter_context(ThreadPoolExecutor(len(duties), "keeper"))
         running = [threads.submit(_run, duty, stop) for duty in duties]
         ready()
@@ -57,12 +62,19 @@ def run_keeper(settings: KeeperSettings, stop: threading.Event, ready: Callable[
         duty_run.result()
 
 
+def _tide(settings: KeeperSettings, store: SegmentStore, clock: Clock, stack: ExitStack) -> Duty:
+    catalog = stack.enter_context(closing(open_keeping(settings, clock)))
+    return _duty("tide", settings.tide_period_s, Tide(store=store, catalog=catalog).run, settings, stack)
+
+
 def _collecting(
     settings: KeeperSettings, store: SegmentStore, clock: Clock, stop: threading.Event, stack: ExitStack
 ) -> Duty:
+    catalog = stack.enter_context(closing(open_keeping(settings, clock)))
     collector = Collector(
         store=store,
-        catalog=stack.enter_context(closing(open_keeping(settings, clock))),
+        catalog=catalog,
+        require_current=Tide(store=store, catalog=catalog).require_current,
         ages=Ages(
             collect_after=timedelta(seconds=settings.collect_after_s),
             grace=timedelta(seconds=settings.collect_grace_s),
@@ -127,6 +139,8 @@ def _turn(duty: Duty) -> float:
                 duty.run()
         else:
             outcome, pause_s = "idle", min(duty.period_s, _RETRY_WAIT_MAX_S)
+    except Restored:
+        outcome, pause_s = "refused", min(duty.period_s, _RETRY_WAIT_MAX_S)
     except Retryable as error:
         outcome, pause_s = "failed", min(duty.period_s, _RETRY_WAIT_MAX_S)
         get_logger().warning("duty_failed", duty=duty.name, error=str(error))

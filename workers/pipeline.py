@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from archive.catalog import Catalog, KnownVersion, SegmentCondemned, Verdict
+from archive.catalog import Catalog, KnownVersion, OnSame, SegmentCondemned, Verdict
 from archive.segment_store import AdoptedMember, SegmentStore
 from broker.log import Consumer, Taken
 from runtime.faults import reach
@@ -52,6 +52,8 @@ class Pipeline:
     equal: Callable[[PlacedRecord, KnownVersion], bool]
     on_conflict: Callable[[PlacedRecord, KnownVersion], None]
     decide: Callable[[Taken], None]
+    #: Where several processes put.
+    on_same: OnSame | None = None
 
     def prepare(self, taken: Sequence[Taken]) -> Batch:
         """Steps 4 to 6: parse, look for a hint, transcode with proof; message by message, in the pool's threads."""
@@ -100,7 +102,11 @@ class Pipeline:
             return
         try:
             verdicts = self.catalog.commit_batch(
-                placed, equal=self.equal, on_conflict=self.on_conflict, segments=list(batch.segments.values())
+                placed,
+                equal=self.equal,
+                on_conflict=self.on_conflict,
+                on_same=self.on_same,
+                segments=list(batch.segments.values()),
             )
         except SegmentCondemned as error:
             for tenant in {key.partition("/")[0] for key in error.keys}:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from archive.catalog import Equal, OnConflict
 from archive.compare import comparer, versions_equal
-from archive.journal import conflict_writer
+from archive.journal import conflict_writer, same_writer
 from archive.opening import is_embedded, open_catalog_reader, open_store, open_worker_catalog
 from archive.segment_store import SegmentStore
 from archive.sql_catalog import SqlCatalog
@@ -156,6 +156,7 @@ def _lane(
         equal=rooms.equal,
         on_conflict=rooms.on_conflict,
         decide=rooms.decider.execute,
+        on_same=None if is_embedded(settings) else same_writer(rooms.store, rooms.clock),
     )
     return LaneLoop(
         lane=lane,

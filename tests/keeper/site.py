@@ -10,7 +10,7 @@ from typing import Any, Final
 from archive.catalog import Verdict
 from archive.compare import comparer, versions_equal
 from archive.decisions import execute
-from archive.journal import conflict_writer
+from archive.journal import conflict_writer, same_writer
 from archive.keeping import KeeperCatalog, open_postgres_keeping
 from archive.s3_access import S3Access
 from archive.s3_claim_check import S3Uploads
@@ -19,6 +19,7 @@ from archive.segment_store import AdoptedMember, PreparedMember, PutSegment
 from archive.sql_catalog import SqlCatalog, open_postgres_catalog
 from archive.sql_reader import SqlCatalogReader, open_postgres_reader
 from keeper.collector import Ages, Collector
+from keeper.tide import Tide
 from region.role import Role
 from runtime.clock import SystemClock
 from runtime.faults import VARIABLE
@@ -48,10 +49,22 @@ class Site:
         self.access, self.url = access, url
         self.clock = SystemClock()
         self.store = S3SegmentStore(access, clock=self.clock)
-        self.catalog: SqlCatalog = open_postgres_catalog(url)
-        self.reader: SqlCatalogReader = open_postgres_reader(url)
-        self.keeping: KeeperCatalog = open_postgres_keeping(url, clock=self.clock)
         self.equal = comparer(self.store, DECODER.samples)
+        self.catalog: SqlCatalog
+        self.reader: SqlCatalogReader
+        self.keeping: KeeperCatalog
+        self.connect()
+
+    def connect(self) -> None:
+        """Open the database."""
+        self.catalog = open_postgres_catalog(self.url)
+        self.reader = open_postgres_reader(self.url)
+        self.keeping = open_postgres_keeping(self.url, clock=self.clock)
+
+    def disconnect(self) -> None:
+        """Leave no session in the database."""
+        for one in (self.catalog, self.reader, self.keeping):
+            one.close()
 
     # ---- what workers do ----
 
@@ -64,7 +77,13 @@ class Site:
     def commit(self, put: PutSegment, placed: Sequence[PlacedRecord]) -> Sequence[Verdict]:
         """Step 8."""
         note = conflict_writer(self.store, self.clock)
-        return self.catalog.commit_batch(placed, equal=versions_equal(self.equal), on_conflict=note, segments=[put.key])
+        return self.catalog.commit_batch(
+            placed,
+            equal=versions_equal(self.equal),
+            on_conflict=note,
+            on_same=same_writer(self.store, self.clock),
+            segments=[put.key],
+        )
 
     def take(self, *members: PreparedMember | AdoptedMember) -> str:
         """Steps 7 and 8; gives the segment's key."""
@@ -92,9 +111,11 @@ class Site:
     def collector(self, ahead: timedelta = timedelta(), **given: Any) -> Collector:
         """A collector so much later."""
         clock = LaterClock(ahead)
+        catalog = open_postgres_keeping(self.url, clock=clock)
         known: dict[str, Any] = {
             "store": self.store,
-            "catalog": open_postgres_keeping(self.url, clock=clock),
+            "catalog": catalog,
+            "require_current": Tide(store=self.store, catalog=catalog).require_current,
             "ages": AGES,
             "clock": clock,
             "is_committed_before": lambda _: True,
@@ -139,5 +160,5 @@ class Site:
         return set(self.store.keys(f"{TENANT}/"))
 
     def close(self) -> None:
-        for one in (self.catalog, self.reader, self.keeping, self.store):
-            one.close()
+        self.disconnect()
+        self.store.close()
