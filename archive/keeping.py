@@ -140,7 +140,8 @@ class KeeperCatalog:
         with mapped_errors(), self._engine.begin() as connection:
             held = self._held(connection, tenant, replaced, ids)
             moves = [Move(held=one, to=wanted[one.identity]) for one in held if one.identity in wanted]
-            moving.swap(connection, tenant, moves, written=written, replaced=replaced, at=at, all_or_nothing=False)
+            if moves:
+                moving.swap(connection, tenant, moves, written=written, replaced=replaced, at=at, all_or_nothing=False)
         return len(moves)
 
     @staticmethod

@@ -34,7 +34,7 @@ from archive.replay import Replay, execute
 from archive.segment_store import Comparer, SegmentStore
 from archive.sql_catalog import SqlCatalog
 from schemas.decisions import UseVersion
-from schemas.record import InstanceRecord, PlacedRecord, decode_placed
+from schemas.record import InstanceRecord, PlacedRecord
 
 _KEYS_AT_ONCE: Final = 500
 
@@ -88,7 +88,7 @@ class Reconciliation:
         for entry in replay.noted.of_decisions():
             self._decide(entry)
         self._settle_current(replay.noted)
-        self._follow_compactions(replay.noted)
+        self._follow_compactions(replay)
         self.keeping.note_fates(condemned=(), replaced=replay.noted.replaced)
         tide.write(self.store, self._begin_anew())
         progress(total, total)
@@ -141,11 +141,11 @@ class Reconciliation:
                 self.catalog.keep_current(*at, current[at])
             noted = read_journal(self.store, damaged=lambda *_: None)
 
-    def _follow_compactions(self, noted: Noted) -> None:
+    def _follow_compactions(self, replay: Replay) -> None:
         """Those whose segments are all there; what they replaced is kept as long as any backup that may be restored."""
-        for entry in noted.of_compactions():
-            if all(key in noted.compacted for key in entry.keys):
-                lines = [decode_placed(line) for key in entry.keys for line in self.store.index(key)]
+        for entry in replay.noted.of_compactions():
+            if all(key in replay.noted.compacted for key in entry.keys):
+                lines = [line for key in entry.keys for line in replay.lines(key)]
                 self.done.moved += self.keeping.follow(entry.tenant, lines, written=entry.keys, replaced=entry.replaces)
 
     def _begin_anew(self) -> Incarnation:

@@ -146,7 +146,7 @@ class Replay:
             return
         elsewhere = self.noted.moved.get(id_of(key))
         for source in elsewhere or (key,):
-            lines = self._moved_lines(source, id_of(key)) if elsewhere else self._lines(key)
+            lines = self._moved_lines(source, id_of(key)) if elsewhere else self.lines(key)
             placed = [one for one in lines if not self._is_same(one) and self._is_present(one, source)]
             if lines:  # a claim check has none, and is live only if an index that counts names it
                 self._commit_in_order(source, placed)
@@ -194,7 +194,7 @@ class Replay:
                 for one, verdict in zip(piece, verdicts, strict=True):
                     self._committed(one, verdict)
 
-    def _lines(self, key: str) -> Sequence[PlacedRecord]:
+    def lines(self, key: str) -> Sequence[PlacedRecord]:
         """The records of a segment: its index, or if that cannot be read, its members described again."""
         try:
             return [decode_placed(line) for line in self._store.index(key)]
@@ -210,7 +210,7 @@ class Replay:
         """Of a compacted segment, the records that came from one place."""
         if key not in self._indexes:
             by_origin: dict[str, list[PlacedRecord]] = {}
-            for one in self._lines(key):
+            for one in self.lines(key):
                 by_origin.setdefault(one.origin, []).append(one)
             self._indexes[key] = by_origin
             if len(self._indexes) > _INDEXES_MAX:

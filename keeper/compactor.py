@@ -29,6 +29,14 @@ SEGMENTS_MAX: Final = 256
 MEMBERS_MAX: Final = 10_000
 
 
+class _Rotten(Exception):
+    """Bytes of a segment are not what was written, or not there."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
     """What is small, what is to become of it, and when."""
@@ -110,7 +118,11 @@ class Compactor:
         if len(sources) == 1 and parts:
             self.catalog.settle(sources)  # alone there is nothing to merge it with
         elif sources:
-            self._merge(tenant, sources, list(parts.values()))
+            try:
+                self._merge(tenant, sources, list(parts.values()))
+            except _Rotten as error:
+                get_logger().error("segment_not_compacted", segment=error.key, hint="run sansfilm archive verify")
+                self.catalog.settle([error.key])  # the others are merged without it
 
     def _parts(self, tenant: str, key: str) -> list[_Part] | None:
         """What counts of a segment's index. None if it has none, or a damaged one: it stays as it is."""
@@ -174,19 +186,22 @@ class Compactor:
             yield output
 
     def _member(self, part: _Part) -> PreparedMember | AdoptedMember:
-        """What is put of a part: its bytes and what they say of themselves, verified.
-
-        Raises:
-            SegmentDamaged: they are not what was written.
-        """
+        """What is put of a part: its bytes and what they say of themselves, verified. Raises _Rotten."""
         location, record = part.placed.location, part.placed.record
         if part.header_offset is None:
             return AdoptedMember(record=record, location=location, origin=part.origin)
-        size_bytes = location.offset + location.size_bytes + len(padding(location.size_bytes)) - part.header_offset
-        whole = MemberLocation(segment=location.segment, offset=part.header_offset, size_bytes=size_bytes)
+        try:
+            return self._copied(part, part.header_offset)
+        except (SegmentDamaged, FileNotFoundError) as error:
+            raise _Rotten(location.segment) from error
+
+    def _copied(self, part: _Part, header_offset: int) -> PreparedMember:
+        location, record = part.placed.location, part.placed.record
+        size_bytes = location.offset + location.size_bytes + len(padding(location.size_bytes)) - header_offset
+        whole = MemberLocation(segment=location.segment, offset=header_offset, size_bytes=size_bytes)
         read = self.store.read(whole)
         member = read_member(lambda at, size: read[at : at + size], 0, len(read))
-        if member is None or member.offset + part.header_offset != location.offset:
+        if member is None or member.offset + header_offset != location.offset:
             raise SegmentDamaged("a member is not where its index says")
         body = memoryview(read)[member.offset : member.offset + member.size_bytes]
         verify_body(member, body)
