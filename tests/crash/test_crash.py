@@ -7,7 +7,6 @@ after the kill is committed before the next one. `SANSFILM_CRASH_SEED` repeats a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -23,15 +22,12 @@ from typing import Any
 
 import pytest
 
-from archive.catalog import Scope
 from archive.local_store import LocalSegmentStore
-from archive.original import original
 from archive.sql_reader import SqlCatalogReader, open_reader
-from instances.part10 import split
 from runtime.faults import FOLDER_VARIABLE, POINTS
-from schemas.record import InstanceRecord, QuarantineRecord
 from tests.archive.house import snapshot
 from tests.cli.test_up import ROLES, House
+from tests.crash.account import SCOPE, check_account
 from tests.crash.ledger import Item, Ledger
 from tests.crash.modalities import INLINE_MAX_BYTES, CStoreModality, Modality, StowModality, encoded, store_once
 from tests.crash.system import pids_by_role
@@ -40,7 +36,6 @@ from tests.waiting import until
 
 KILLS = int(os.environ.get("SANSFILM_CRASH_KILLS", str(2 * len(POINTS))))
 SEED = os.environ.get("SANSFILM_CRASH_SEED") or str(random.SystemRandom().randrange(10**6))
-SCOPE = Scope(principal="test", tenant="default")
 RECOVERY_S = 30.0
 CSTORE_STREAMS, STOW_STREAMS = (1, 2, 3), (4,)
 SETTINGS = {
@@ -170,7 +165,9 @@ def test_everything_acknowledged_is_committed_once(tmp_path: Path) -> None:
         asked(house, "status", "--wait-drained", "--timeout-s", "60")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-        check_committed(house, reader, ledger)
+        with closing(LocalSegmentStore(house.folder / "archive")) as store:
+            check_account(reader, store, ledger)
+        assert asked(house, "archive", "verify")["clean"]
         current = {known.wire_sha256: known.current for known, _ in reader.versions(SCOPE, chosen.sop_instance_uid)}
         assert current == {first.content[1]: False, chosen.content[1]: True}
         live = snapshot(reader)
@@ -183,26 +180,3 @@ def test_everything_acknowledged_is_committed_once(tmp_path: Path) -> None:
     assert list(faults.iterdir()) == []
     logs = "".join(path.read_text() for path in (house.folder / "logs").iterdir())
     assert not any(value in logs for value in PLANTED.values())
-
-
-def check_committed(house: House, reader: SqlCatalogReader, ledger: Ledger) -> None:
-    """Every acknowledged content is there exactly once and comes back as it was sent; nothing else is there."""
-    with closing(LocalSegmentStore(house.folder / "archive")) as store:
-        committed: Counter[tuple[str, str]] = Counter()
-        quarantined = set()
-        for placed, _ in reader.placed():
-            if isinstance(placed.record, QuarantineRecord):
-                quarantined.add(hashlib.sha256(split(store.read(placed.location))[1]).hexdigest())
-                assert placed.record.reason == "missing_uid"
-                continue
-            assert isinstance(placed.record, InstanceRecord)
-            committed[placed.record.instance.sop_instance_uid, placed.record.wire_sha256] += 1
-            original(store, placed.record, placed.location)
-    assert set(committed.values()) == {1}
-    assert ledger.acknowledged.keys() - committed.keys() == set()
-    assert committed.keys() - ledger.offered == set()
-    assert {digest for _, digest in ledger.unfileable_acknowledged} - quarantined == set()
-    assert quarantined - {digest for _, digest in ledger.unfileable_offered} == set()
-    versions = Counter(uid for uid, _ in committed)
-    assert sorted(reader.conflicts(SCOPE)) == sorted(uid for uid, count in versions.items() if count > 1)
-    assert asked(house, "archive", "verify")["clean"]
