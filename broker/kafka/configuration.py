@@ -72,6 +72,7 @@ class KafkaConfiguration:
             "queue.buffering.max.kbytes": max(1, self.queue_max_bytes // 1024),
             "delivery.timeout.ms": int(self.delivery_timeout_s * 1000),
             "partitioner": "murmur2_random",
+            "topic.metadata.propagation.max.ms": 5000,
         }
 
     def torn_producer(self) -> dict[str, Any]:

@@ -25,6 +25,17 @@ from schemas.message import Lane
 #: While an offset commit is under way the client is served after 1 ms, then ever more rarely.
 _PAUSE_S_MIN, _PAUSE_S_MAX, _PAUSE_GROWTH = 0.001, 0.05, 1.5
 _REQUEST_TIMEOUT_S = 10.0
+#: The coordinator knows this member in another state than it knows itself; it learns of it by its next heartbeat.
+_MEMBERSHIP = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError._ASSIGNMENT_LOST,
+    }
+)
 
 
 class KafkaConsumer:
@@ -220,15 +231,20 @@ class KafkaConsumer:
         self._send(wanted)
         pause_s = _PAUSE_S_MIN
         while any(self._acknowledged.get(name, -1) < wanted[name] for name in wanted if name in self._owned):
-            if self._refused is not None:
-                raise Retryable(f"the offset commit was refused: {self._refused.name()}")
+            refused, self._refused = self._refused, None
+            if refused is not None and refused.code() not in _MEMBERSHIP:
+                raise Retryable(f"the offset commit was refused: {refused.name()}")
             if deadline.passed:
                 raise Retryable(f"the offset commit was not acknowledged within {self._commit_timeout_s:g} s")
             self._pause(pause_s)
             pause_s = min(pause_s * _PAUSE_GROWTH, _PAUSE_S_MAX)
             self._read(1, 0)
+            if refused is not None:  # the group has changed: what is still ours is sent again
+                self._send({name: offset for name, offset in wanted.items() if name in self._owned})
 
     def _send(self, wanted: Mapping[str, int]) -> None:
+        if not wanted:
+            return
         offsets = [self._owned[name].at(offset) for name, offset in wanted.items()]
         try:
             self._client.commit(offsets=offsets, asynchronous=True)
