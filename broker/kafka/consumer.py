@@ -216,8 +216,7 @@ class KafkaConsumer:
         if alone:
             self._torn.keep(record)
             stream.passed = offset + 1
-            if stream.given <= (stream.committed or 0):
-                stream.given = stream.passed  # nothing of the owner's lies before it
+            if stream.settle():
                 self._send({stream.name: stream.passed})
         return None
 
@@ -226,12 +225,13 @@ class KafkaConsumer:
 
         The client's own synchronous commit waits for ever for a broker that is frozen.
         """
-        self._acknowledged, self._refused = {}, None
+        self._acknowledged = {}
+        self._refusal()
         deadline = Deadline(self._commit_timeout_s, self._clock.monotonic_s)
         self._send(wanted)
         pause_s = _PAUSE_S_MIN
         while any(self._acknowledged.get(name, -1) < wanted[name] for name in wanted if name in self._owned):
-            refused, self._refused = self._refused, None
+            refused = self._refusal()
             if refused is not None and refused.code() not in _MEMBERSHIP:
                 raise Retryable(f"the offset commit was refused: {refused.name()}")
             if deadline.passed:
@@ -241,6 +241,11 @@ class KafkaConsumer:
             self._read(1, 0)
             if refused is not None:  # the group has changed: what is still ours is sent again
                 self._send({name: offset for name, offset in wanted.items() if name in self._owned})
+
+    def _refusal(self) -> KafkaError | None:
+        """What the coordinator refused since this was last asked."""
+        refused, self._refused = self._refused, None
+        return refused
 
     def _send(self, wanted: Mapping[str, int]) -> None:
         if not wanted:
@@ -303,15 +308,25 @@ class KafkaConsumer:
             found = self._client.committed(partitions, timeout=_REQUEST_TIMEOUT_S)
             for one in found:
                 if one.offset < 0:
-                    low, _ = self._client.get_watermark_offsets(one, timeout=_REQUEST_TIMEOUT_S)
                     one.offset = 0
-                    if low > 0:
+                    if self._first_offset(one) > 0:
                         self._failure = no_offset(self._topic)
         except KafkaException:
             return partitions
         for one in found:
             self._owned[stream_name(one.topic, one.partition)].learn(one.offset)
         return found
+
+    def _first_offset(self, partition: TopicPartition) -> int:
+        """The first offset that a partition holds. One that was just added may not have a leader yet."""
+        deadline = Deadline(_REQUEST_TIMEOUT_S, self._clock.monotonic_s)
+        while True:
+            try:
+                return self._client.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)[0]
+            except KafkaException:
+                if deadline.passed:
+                    raise
+                self._pause(_PAUSE_S_MAX)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._give_up("revoked", partitions, ours=True)
@@ -343,7 +358,8 @@ class KafkaConsumer:
     def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         for one in partitions:
             name = stream_name(one.topic, one.partition)
-            if refused := error or one.error:
+            refused = error if error is not None else one.error
+            if refused is not None:
                 self._refused = refused
             elif name in self._owned:
                 self._acknowledged[name] = max(one.offset, self._acknowledged.get(name, 0))

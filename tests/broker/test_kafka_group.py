@@ -21,8 +21,7 @@ from schemas.message import Lane, Message
 from tests.broker.contract import TIMEOUT_S, numbers, publish, take_all
 from tests.broker.kafka_actor import COMMITTED
 from tests.broker.messages import instance, number_of
-from tests.broker.test_kafka_publisher import frozen
-from tests.region.kafka import fresh
+from tests.region.kafka import fresh, frozen
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]

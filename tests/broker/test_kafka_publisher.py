@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
-from confluent_kafka.admin._resource import ResourceType
 
 from broker.kafka import KafkaConfiguration, KafkaConsumer, KafkaPublisher
 from broker.log import Position
@@ -24,7 +21,7 @@ from schemas.message import Lane
 from schemas.reasons import RejectReason
 from tests.broker.contract import TIMEOUT_S, numbers, publish, take_all
 from tests.broker.messages import instance
-from tests.region.kafka import fresh
+from tests.region.kafka import fresh, frozen, set_of_topic
 from tests.waiting import until
 
 
@@ -35,15 +32,6 @@ def publishing(configuration: KafkaConfiguration, *, close_timeout_s: float = 10
         yield publisher
     finally:
         publisher.close()
-
-
-@contextmanager
-def frozen(broker: KafkaBroker) -> Iterator[None]:
-    broker.freeze()
-    try:
-        yield
-    finally:
-        broker.thaw()
 
 
 def all_of(configuration: KafkaConfiguration, expected: int) -> list[int]:
@@ -74,7 +62,7 @@ def test_a_message_over_the_limit_is_rejected_and_others_pass(kafka: KafkaBroker
 
 def test_a_message_over_the_topics_limit_is_rejected_and_others_pass(kafka: KafkaBroker) -> None:
     configuration = fresh(kafka)
-    set_of_topic(kafka, configuration.topic(Lane.ROUTINE), "max.message.bytes", "100000")
+    set_of_topic(configuration, configuration.topic(Lane.ROUTINE), "max.message.bytes", "100000")
     with publishing(configuration) as publisher:
         over = publisher.publish(instance(1, size_bytes=200_000))
         with pytest.raises(Rejected) as rejected:
@@ -131,7 +119,7 @@ def fresh_later(broker: KafkaBroker) -> KafkaConfiguration:
 
 
 def test_what_a_killed_broker_acknowledged_is_there_when_it_is_back(tmp_path: Path) -> None:
-    with KafkaBroker(tmp_path / "kafka", heap_mib=256) as broker:
+    with KafkaBroker(tmp_path / "kafka", heap_mib=256, quick=True) as broker:
         configuration = replace(fresh(broker), delivery_timeout_s=3.0)
         acknowledged: list[int] = []
         failed: list[BaseException] = []
@@ -159,11 +147,3 @@ def test_what_a_killed_broker_acknowledged_is_there_when_it_is_back(tmp_path: Pa
             sender.join(TIMEOUT_S)
         assert {type(error) for error in failed} == {Retryable}
         assert set(acknowledged) <= set(all_of(configuration, len(acknowledged) + len(failed)))
-
-
-def set_of_topic(broker: KafkaBroker, topic: str, name: str, value: str) -> None:
-    """Change one setting of a topic behind the product's back."""
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin.incremental_alter_configs([resource])[resource].result(TIMEOUT_S)
