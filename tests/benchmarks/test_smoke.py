@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ingest, stages
+from benchmarks import ingest, kafka, stages
 
 
 def test_ten_slices_are_acknowledged_and_found(tmp_path: Path) -> None:
@@ -27,3 +27,10 @@ def test_every_stage_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     costs = json.loads(capsys.readouterr().out)
     assert {"head", "htj2k + proof", "commit (keep)", "commit (htj2k)"} <= set(costs)
     assert costs["htj2k + proof"] > 0
+
+
+def test_both_logs_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    kafka.main(["--instances", "12", "--rounds", "1", "--senders", "4"])
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["kafka"]["publish_broker_cpu_ms"]["median"] > 0
+    assert measured["local"]["take_per_s"]["median"] > 0
