@@ -149,11 +149,13 @@ class KafkaConsumer:
         self._closed = True
         deadline = Deadline(self._close_timeout_s, self._clock.monotonic_s)
         self._client.unsubscribe()
-        while len(self._owned) and not deadline.passed:
-            self._read(1, _PAUSE_S_MAX)
-        leaving = threading.Thread(target=self._client.close, name="kafka-leaving", daemon=True)
-        leaving.start()
-        leaving.join(deadline.remaining_s())
+        try:
+            while len(self._owned) and not deadline.passed:
+                self._read(1, _PAUSE_S_MAX)
+        finally:
+            leaving = threading.Thread(target=self._client.close, name="kafka-leaving", daemon=True)
+            leaving.start()
+            leaving.join(deadline.remaining_s())
 
     def _fill(self, max_messages: int, max_bytes: int, deadline: Deadline) -> None:
         """Wait for something, then read what is there, up to the bounds and one message over."""
@@ -229,6 +231,9 @@ class KafkaConsumer:
         self._refusal()
         deadline = Deadline(self._commit_timeout_s, self._clock.monotonic_s)
         self._send(wanted)
+        if self._giving_up:
+            self._confirm(wanted, deadline)
+            return
         pause_s = _PAUSE_S_MIN
         while any(self._acknowledged.get(name, -1) < wanted[name] for name in wanted if name in self._owned):
             refused = self._refusal()
@@ -241,6 +246,15 @@ class KafkaConsumer:
             self._read(1, 0)
             if refused is not None:  # the group has changed: what is still ours is sent again
                 self._send({name: offset for name, offset in wanted.items() if name in self._owned})
+
+    def _confirm(self, wanted: Mapping[str, int], deadline: Deadline) -> None:
+        """Ask until the coordinator has what was sent. Inside its callbacks the client cannot be served (it aborts)."""
+        while missing := [self._owned[name] for name in wanted if (self._owned[name].committed or 0) < wanted[name]]:
+            if deadline.passed:
+                raise Retryable(f"the offset commit was not confirmed within {self._commit_timeout_s:g} s")
+            for stream, offset in self._ask(missing, deadline.remaining_s()):
+                stream.committed = max(offset, stream.committed or 0)
+            self._pause(_PAUSE_S_MIN)
 
     def _refusal(self) -> KafkaError | None:
         """What the coordinator refused since this was last asked."""
@@ -261,12 +275,16 @@ class KafkaConsumer:
         unknown = self._owned.unknown
         if not unknown:
             return
+        for stream, offset in self._ask(unknown, _REQUEST_TIMEOUT_S):
+            stream.learn(max(offset, 0))
+
+    def _ask(self, streams: Sequence[Stream], timeout_s: float) -> list[tuple[Stream, int]]:
+        """How far the group has committed these; negative where it has not."""
         try:
-            found = self._client.committed([stream.at(0) for stream in unknown], timeout=_REQUEST_TIMEOUT_S)
+            found = self._client.committed([stream.at(0) for stream in streams], timeout=max(timeout_s, _PAUSE_S_MIN))
         except KafkaException as error:
             raise Retryable(f"the group's coordinator does not answer: {error_of(error).name()}") from error
-        for stream, partition in zip(unknown, found, strict=True):
-            stream.learn(max(partition.offset, 0))
+        return [(stream, one.offset) for stream, one in zip(streams, found, strict=True)]
 
     def _again(self, stream: Stream) -> None:
         """Read a stream from its committed offset."""

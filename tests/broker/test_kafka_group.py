@@ -132,19 +132,19 @@ def test_a_member_that_does_not_take_in_time_loses_its_partitions_and_is_told(ka
     configuration = fresh(kafka, partitions=1)
     fill(configuration, range(10))
     told: list[Collection[str]] = []
-    with member(replace(configuration, poll_interval_max_s=1.0)) as slow, member(configuration) as other:
+    with member(replace(configuration, poll_interval_max_s=1.0)) as slow:
         slow.on_revoke(told.append)
         held = take_all(slow, 10)
-        elsewhere = take_all(other, 10)
-        assert numbers(elsewhere) == numbers(held)
-        other.commit([one.position for one in elsewhere[:4]])
+        with member(configuration) as other:
+            elsewhere = take_all(other, 10)
+            assert numbers(elsewhere) == numbers(held)
+            other.commit([one.position for one in elsewhere[:4]])
 
-        slow.commit([one.position for one in held])  # first the loss is noticed; then it is ignored
-        until(lambda: [*slow.take(max_messages=1, max_bytes=1, wait_s=0.1), told][-1])
-        slow.commit([one.position for one in held])
-        assert told == [{held[0].position.stream}]
-        other.rewind()
-        assert numbers(take_all(other, 6)) == list(range(4, 10))
+            slow.commit([one.position for one in held])  # the loss is noticed here, and its streams are ignored
+            assert told == [{held[0].position.stream}]
+            assert not slow.streams
+            other.rewind()
+            assert numbers(take_all(other, 6)) == list(range(4, 10))
 
 
 def test_a_frozen_broker_makes_a_commit_retryable_and_close_still_ends(kafka: KafkaBroker) -> None:
@@ -163,6 +163,18 @@ def test_a_frozen_broker_makes_a_commit_retryable_and_close_still_ends(kafka: Ka
             assert time.monotonic() - began_s < 3.0
     with member(configuration) as again:
         assert [number_of(one.message) for one in take_all(again, 2)] == [3, 4]
+
+
+def test_an_owner_that_cannot_finish_gives_its_streams_away_all_the_same(kafka: KafkaBroker) -> None:
+    configuration = fresh(kafka)
+    fill(configuration, range(5))
+    consumer = KafkaConsumer(configuration, lane=Lane.ROUTINE, commit_timeout_s=0.3, close_timeout_s=2.0)
+    taken = take_all(consumer, 5)
+    consumer.on_revoke(lambda _: consumer.commit([taken[4].position]))
+    with frozen(kafka), pytest.raises(Retryable):
+        consumer.close()
+    assert not consumer.streams
+    consumer.close()
 
 
 def succeeded(attempt: Callable[[], None]) -> bool:
