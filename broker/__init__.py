@@ -68,8 +68,11 @@ while its owner works. `delete_committed` (`broker.kafka.janitor`) deletes what 
 **Who may read what.** The group's members share a lane's partitions by the group protocol of Kafka 4 (KIP-848). Nothing
 is read that is not acknowledged. A partition that is taken away is told first (`broker.log.Consumer.on_revoke`): its
 owner finishes and commits, or drops it. A member that answers nobody (killed, frozen, cut off) loses its partitions
-after the group's session timeout, 45 s unless the brokers say otherwise; one that answers but does not `take` loses
-them after ``kafka_poll_interval_max_s``. It may then still be writing: the catalog, not the group, is the fence.
+after the group's session timeout, 45 s unless the brokers say otherwise; one whose process answers but that does not
+`take` for ``kafka_poll_interval_max_s`` (300 s) loses them within another session timeout. So a batch, its repetitions
+included, may keep its owner busy that long; and a partition that is to be handed over waits for its owner's next
+`take` or `commit`, at most that long. A member that lost a partition may still be writing: the catalog, not the group,
+is the fence.
 
 **Positions.** The group's committed offsets, kept by Kafka. `commit` waits for the coordinator. A missing or
 out-of-range offset is never guessed (``auto.offset.reset=error``): the process stops and says what to run. One case is

@@ -252,8 +252,9 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def new_cluster_id() -> str:
-    """A UUID as Kafka writes it."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """A UUID as Kafka writes it; never one that reads as an option on a command line."""
+    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return text.replace("-", "A", 1) if text.startswith("-") else text
 
 
 def _settings(folder: Path, node: int, port: int, controller_port: int, voters: str, replicas: int) -> dict[str, str]:

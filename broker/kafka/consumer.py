@@ -390,7 +390,9 @@ class KafkaConsumer:
 
     def _noted(self, error: KafkaError) -> None:
         failure = consumed(error, self._topic)
-        if failure is None:
+        if error.code() == KafkaError._MAX_POLL_EXCEEDED:
+            get_logger().warning("partitions_lost_by_silence", lane=self._lane.value)
+        elif failure is None:
             self._complaints.note(error)
         else:
             self._failure = self._failure or failure
