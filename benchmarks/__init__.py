@@ -11,5 +11,6 @@ host, commit, versions and parameters go with them as JSON. The smoke sizes run 
 | `ingest`    | the runs: durable acknowledgement, and sent → found by QIDO |
 | `stages`    | what each stage costs an instance, alone |
 | `flames`    | flame graphs of edge and worker under load |
+| `kafka`     | the log on Kafka beside the local one: rates, and CPU of client and broker |
 | `ceilings`  | what the machine itself can do: disk with sync, loopback, memory |
 """

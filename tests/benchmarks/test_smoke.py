@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ingest, stages, store
+from benchmarks import ingest, kafka, stages, store
 
 
 def test_ten_slices_are_acknowledged_and_found(tmp_path: Path) -> None:
@@ -36,3 +36,10 @@ def test_every_store_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(measured["folder"]) == set(measured["s3"]) > {"put_mib_per_s", "reads_per_s_8", "claim_mib_per_s"}
     assert measured["spooled, then s3"]["claim_ms_after_last_byte"] > 0
     assert measured["ceilings"]["disk_mib_per_s"] > 0
+
+
+def test_both_logs_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    kafka.main(["--instances", "12", "--rounds", "1", "--senders", "4"])
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["kafka"]["publish_broker_cpu_ms"]["median"] > 0
+    assert measured["local"]["take_per_s"]["median"] > 0
