@@ -76,11 +76,13 @@ def check_counts(url: str, reader: SqlCatalogReader) -> Counter[str]:
     return Counter(dict(query(url, "SELECT sop_instance_uid, version_count FROM instance")))
 
 
-@pytest.mark.parametrize("studies", [1, 40])
-def test_four_processes_commit_overlapping_batches(catalog_url: str, reader: SqlCatalogReader, studies: int) -> None:
+@pytest.mark.parametrize(("studies", "people"), [(1, 60), (40, 60), (400, 0)])
+def test_four_processes_commit_overlapping_batches(
+    catalog_url: str, reader: SqlCatalogReader, studies: int, people: int
+) -> None:
     """Same UIDs, some of other content, the same people, other orders: no deadlock, exact rows, exact counts."""
     jobs = [
-        Job(url=catalog_url, seed=seed, batches=24, instances=800, studies=studies, people=60, contents="aaabc")
+        Job(url=catalog_url, seed=seed, batches=24, instances=800, studies=studies, people=people, contents="aaabc")
         for seed in range(4)
     ]
     writers = [start(job) for job in jobs]
