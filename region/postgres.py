@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -231,7 +231,7 @@ class PostgresServer:
         return copied / package.name / "pginstall" / "bin"
 
 
-def _identity() -> dict[str, object]:
+def _identity() -> dict[str, Any]:
     """Arguments of `subprocess` that take root's rights away."""
     if os.geteuid() != 0:
         return {}
