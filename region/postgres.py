@@ -157,7 +157,7 @@ class PostgresServer:
 
     def _administer(self, statement: str, *names: str) -> None:
         with self.connect() as connection:
-            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
     def _make_cluster(self) -> None:
         if self._data.exists():
