@@ -7,6 +7,7 @@ catalog's transaction is the only commit point: an instance is archived when, an
     archive_dir/segments/journal/<uuid7>.tar                 one verdict or decision
     archive_dir/README.txt, restore.py                       for whoever has only these files
     catalog.sqlite -> catalog-<uuid7>.sqlite                 beside the archive; made again by `rebuild`
+    or a PostgreSQL database                                 the same tables, for workers on many machines
 
 | module                                              | what it holds |
 |-----------------------------------------------------|---------------|
@@ -14,7 +15,9 @@ catalog's transaction is the only commit point: an instance is archived when, an
 | `local_store` `descriptors` `layout`                | segments in a folder |
 | `sql_catalog` `insertion` `tally` `decided`         | the writing end: verdicts, rows, counts, decisions |
 | `sql_reader` `search` `folding`                     | the reading end: every query there is |
-| `schema` `database`                                 | tables; opening, transactions, what databases word differently |
+| `schema` `migrations` `revisions`                   | tables; how they change; which ones this program works with |
+| `database` `postgres` `wording` `errors`            | opening SQLite, PostgreSQL; what they word differently; faults |
+| `incarnation`                                       | which life of the catalog this is, for whoever removes bytes |
 | `journal` `decisions`                               | entries; executing an operator's decision |
 | `original` `compare`                                | the data set exactly as received; equal element by element |
 | `filing`                                            | what is written about an instance: record, name, provenance |
@@ -32,12 +35,28 @@ Invariants
 
 Limits. Memory of a put: references to its members and one index. Of a commit: the records of its batch. Of a read: what
 is asked for, `stream` 1 MiB. Of verify, originals and comparisons: the largest instance, a few times. Open descriptors:
-`local_store.DESCRIPTORS_MAX`; reading connections: `database.READER_CONNECTIONS_MAX`; outbox rows:
-`sql_catalog.OUTBOX_ROWS_MAX`.
+`local_store.DESCRIPTORS_MAX`; reading connections: `database.READER_CONNECTIONS_MAX`,
+`postgres.READER_CONNECTIONS_MAX`; outbox rows: `sql_catalog.OUTBOX_ROWS_MAX`. Waits for PostgreSQL: `postgres.Bounds`.
 
 Life of an instance. put: written as ``.part``, synced, renamed, folder synced. commit: BEGIN IMMEDIATE; what is there;
 parents; `sop` and `instance` of unknown UIDs; verdicts in the order of the batch; versions, counts, events; COMMIT with
 ``synchronous=FULL``. decision: journal, then one transaction.
+
+Several writers (PostgreSQL). One transaction a batch, READ COMMITTED, in which everything waits in one order:
+
+    1 decisions by id (advisory)    4 studies, 5 series by parent and UID     8 segments by key
+    2 tenants by name               6 `sop` by tenant and UID                 9 series, 10 studies by id: their counts
+    3 people new to the archive     7 instances by id (row locks), then      11 counters by tenant and name
+      by identifier (advisory)        quarantine entries by id
+
+  Rows of one kind go in one statement, sorted, so no two transactions wait for each other. An insert that leaves out
+  what is there waits for whoever is inserting it; the next statement sees their row, whole. A row that another one won
+  is read again and judged in this transaction. An instance that gets a further version, or another current one, is
+  locked and its versions are read again first; one that holds all the content of the batch is not, for versions never
+  go away. So two workers that commit the same messages, one of them frozen for an hour, leave what one would leave. A
+  session that idles in a transaction is ended by the server, and what it held is free. A deadlock would be Retryable
+  all the same. Other tables are written without waiting: versions and events are new rows, the oldest events are left
+  to whoever removes them.
 
 Crash cases
   * before the rename: a ``.part`` that the next put sweeps. The log gives the batch again.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ingest, kafka, stages, store
+from benchmarks import ingest, insert_cost, kafka, stages, store
 
 
 def test_ten_slices_are_acknowledged_and_found(tmp_path: Path) -> None:
@@ -43,3 +43,16 @@ def test_both_logs_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     measured = json.loads(capsys.readouterr().out)
     assert measured["kafka"]["publish_broker_cpu_ms"]["median"] > 0
     assert measured["local"]["take_per_s"]["median"] > 0
+
+
+def test_a_small_catalog_is_filled_and_committed_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "plot.svg"
+    sizes = ["--rows", "1000", "2000", "--batches", "2", "--uids", "device", "--committers", "2"]
+    insert_cost.main([*sizes, "--folder", str(tmp_path), "--plot", str(picture)])
+    report = json.loads(capsys.readouterr().out)
+    assert [(one["catalog"], one["rows"]) for one in report["costs"]] == [
+        ("sqlite", 1000), ("sqlite", 2000), ("postgres", 1000), ("postgres", 2000),
+    ]  # fmt: skip
+    assert all(one["batch_ms_median"] > 0 for one in report["costs"])
+    assert [(one["processes"], one["tenants"]) for one in report["together"]] == [(1, 1), (2, 1), (2, 2)]
+    assert picture.read_text().count("<polyline") == 2
