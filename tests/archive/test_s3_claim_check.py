@@ -308,10 +308,13 @@ def test_a_file_whose_upload_fails_is_put_again(
         proxy.answer(status)
         with pytest.raises(OutOfSpace if status == 507 else Retryable):
             uploads.put_file(KEY, spooled)
+    proxy.flip_request_bit_after(PART_BYTES // 2)
+    with pytest.raises(Retryable, match="BadDigest"):
+        uploads.put_file(KEY, spooled)
     assert list(store.keys()) == []
+    assert incomplete_uploads(seaweed) == before
     uploads.put_file(KEY, spooled)
     assert content(store) == spooled.read_bytes()
-    assert incomplete_uploads(seaweed) == before
 
 
 def test_there_is_no_such_file_or_key(uploads: S3Uploads, tmp_path: Path, spooled: Path) -> None:
