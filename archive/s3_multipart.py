@@ -1,7 +1,8 @@
 """A multipart upload of which the parts may come in any order. Nothing is visible before it is completed.
 
 Of a process that died, or of a completion that got no answer, the parts sent may stay in the store, invisible; expire
-them by the bucket's rule for incomplete uploads. That is the one rule by age there may be: nothing ever points to an incomplete upload.
+them by the bucket's rule for incomplete uploads. That is the one rule by age there may be: nothing ever points to an
+incomplete upload.
 """
 
 from __future__ import annotations
