@@ -155,8 +155,10 @@ class _Replay:
                 self._note(FindingKind.JOURNAL_DAMAGED, key, str(error))
 
     def _commit(self, catalog: SqlCatalog, key: str) -> None:
-        placed = [one for one in self._placed(key) if self._is_present(one)]
-        for start in range(0, len(placed), BATCH_RECORDS):
+        found = self._placed(key)
+        placed = [one for one in found if self._is_present(one)]
+        # A batch of which nothing is left is known all the same: the next start would take it for unfinished.
+        for start in range(0, max(len(placed), int(bool(found))), BATCH_RECORDS):
             catalog.commit_batch(
                 placed[start : start + BATCH_RECORDS],
                 equal=self._equal,

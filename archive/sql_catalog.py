@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the driver takes time to load, and an embedded catalog has 
 
 #: Events kept for other systems; the oldest go first.
 OUTBOX_ROWS_MAX: Final = 10_000
+#: Versions of one instance with which a re-encoded content is compared; equal to an older one it is a version more.
+COMPARED_MAX: Final = 4
 STUDY_CHANGED: Final = "sansfilm.study.changed.v1"
 
 
@@ -124,7 +126,7 @@ class SqlCatalog:
         segments: Sequence[SegmentKey] = (),
     ) -> Sequence[Verdict]:
         """See `Catalog.commit_batch`; `placed` may be of several tenants."""
-        if not placed:
+        if not placed and not segments:
             return []
         with mapped_errors(), self._engine.begin() as connection:
             batch = _Batch(
@@ -132,7 +134,7 @@ class SqlCatalog:
                 committed_at=rfc3339(self._clock.now()),
                 equal=equal,
                 on_conflict=on_conflict,
-                tenant_ids=insertion.tenants(connection, [one.record.attributes.tenant for one in placed]),
+                tenant_ids=insertion.tenants(connection, _tenants(placed, segments)),
             )
             verdicts = batch.judge(placed)
             batch.write(segments)
@@ -260,7 +262,7 @@ class _Batch:
         held = self.held[key]
         if firsts.get(key) is one:
             return self._keep(one, held, New())
-        if _has(held, one.record.wire_sha256) or any(self._are_equal(one, version) for version in held.versions):
+        if _has(held, one.record.wire_sha256) or any(self._are_equal(one, version) for version in _comparable(held)):
             return Same()
         stay_awake(self.connection)
         self.on_conflict(one, held.current)
@@ -360,6 +362,21 @@ class _Batch:
             self.connection.execute(delete(outbox).where(outbox.c.id.in_(old.with_for_update(skip_locked=True))))
         else:
             self.connection.execute(delete(outbox).where(outbox.c.id <= kept))
+
+
+def _tenants(placed: Sequence[PlacedRecord], segments: Sequence[SegmentKey]) -> Iterator[str]:
+    """Whose instances and segments these are; a key begins with its tenant."""
+    yield from (one.record.attributes.tenant for one in placed)
+    yield from (key.partition("/")[0] for key in segments)
+
+
+def _comparable(held: HeldInstance) -> Sequence[KnownVersion]:
+    """The versions that are worth the time of a comparison: the current one and the newest.
+
+    A device that gives everything one UID would otherwise cost the square of what it sends.
+    """
+    newest = [version for version in reversed(held.versions) if not version.current]
+    return [held.current, *newest[: COMPARED_MAX - 1]]
 
 
 def _has(held: HeldInstance, wire_sha256: str) -> bool:

@@ -110,6 +110,19 @@ class CatalogContract:
         like_b = record("1.1", "b").wire_sha256
         assert commit(catalog, record("1.1", "c"), equal=lambda _, version: version.wire_sha256 == like_b) == [SAME]
 
+    def test_of_many_versions_the_current_and_the_newest_are_compared(self, catalog: Catalog) -> None:
+        """A device that gives everything one UID does not cost the square of what it sends."""
+        asked: list[str] = []
+
+        def asks(_: PlacedRecord, version: KnownVersion) -> bool:
+            asked.append(version.wire_sha256)
+            return False
+
+        commit(catalog, *(record("1.1", f"content {number}") for number in range(20)), equal=asks)
+        asked.clear()
+        commit(catalog, record("1.1", "another"), equal=asks)
+        assert asked == [record("1.1", f"content {number}").wire_sha256 for number in (0, 19, 18, 17)]
+
     def test_a_conflict_is_noted_before_the_commit_and_its_failure_undoes_everything(
         self, catalog: Catalog, reader: CatalogReader
     ) -> None:
@@ -136,6 +149,11 @@ class CatalogContract:
             catalog.commit_batch([one], equal=never_equal, on_conflict=not_noted, segments=[segment])
             assert catalog.has_committed(segment)
         assert catalog.has_committed(one.location.segment)
+
+    def test_a_batch_of_which_nothing_is_left_is_known_too(self, catalog: Catalog) -> None:
+        key = SegmentKey(f"{TENANT}/2026/03/01/batch.tar")
+        assert catalog.commit_batch([], equal=never_equal, on_conflict=not_noted, segments=[key]) == []
+        assert catalog.has_committed(key)
 
     def test_known_is_what_is_committed(self, catalog: Catalog) -> None:
         commit(catalog, record("1.1", "a"))

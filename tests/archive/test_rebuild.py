@@ -290,3 +290,14 @@ def test_noted_conflicts_are_not_judged_again(house: House, opinion: bool) -> No
     house.catalog.close()
     rebuild(house.store, house.catalog_path, equal=lambda one, other: opinion, clock=house.clock)
     assert snapshot(house.reader) == live
+
+
+def test_a_batch_of_which_nothing_is_left_is_not_unfinished_after_a_rebuild(house: House) -> None:
+    """A large duplicate is removed once it is known to be one; the batch that named it holds nothing else."""
+    house.take(instance(1, "first"))
+    (claim,) = house.put([odd(2)])
+    house.take(AdoptedMember(record=instance(1, "first").record, location=claim.location))
+    house.store.delete(claim.location.segment)
+    house.decide(DiscardQuarantined(tenant=TENANT, quarantine_id="q2"), "decision-1")
+    house.rebuild()
+    assert house.start() == 0
