@@ -123,6 +123,8 @@ class _Replay:
         self._report = Rebuilding()
         self._keys = list(store.keys())
         self._present = set(self._keys)
+        #: Segments that readable indexes name; found out only if one cannot be read.
+        self._named: set[str] | None = None
         self._journal = dict(self._entries())
         self._conflicts = {
             (entry.tenant, entry.sop_instance_uid, entry.wire_sha256)
@@ -173,7 +175,7 @@ class _Replay:
         try:
             return [decode_placed(line) for line in self._store.index(key)]
         except (SegmentDamaged, ValueError) as error:
-            again = list(self._described(key))
+            again = [one for lost in (key, *self._unnamed_claims(key)) for one in self._described(lost)]
             kind = FindingKind.INDEX_REPLACED if again else FindingKind.INDEX_DAMAGED
             self._note(kind, key, str(error))
             return again
@@ -189,6 +191,32 @@ class _Replay:
                 yield PlacedRecord(record=record_of(self._store.read(location), member.provenance), location=location)
             except ValueError as error:
                 self._note(FindingKind.MEMBER_UNREADABLE, key, str(error))
+
+    def _unnamed_claims(self, before: str) -> Iterator[SegmentKey]:
+        """Claim checks that may have been adopted by the segment `before`, whose index is damaged.
+
+        Those made earlier than it that no readable index names, each once. A duplicate among them changes nothing.
+        """
+        if self._named is None:
+            self._named = set(self._indexed())
+        for key in self._keys:
+            if id_of(key) >= id_of(before) or key.startswith(f"{JOURNAL}/") or key in self._named:
+                continue
+            if self._is_claim(key):
+                self._named.add(key)
+                yield key
+
+    def _indexed(self) -> Iterator[str]:
+        """The segments that readable indexes name."""
+        for key in self._keys:
+            with suppress(SegmentDamaged, ValueError):
+                if not key.startswith(f"{JOURNAL}/"):
+                    yield from (decode_placed(line).location.segment for line in self._store.index(key))
+
+    def _is_claim(self, key: str) -> bool:
+        with suppress(SegmentDamaged):
+            return not self._store.index(key)
+        return False
 
     def _is_index(self, key: str, offset: int, size_bytes: int) -> bool:
         """Whether a piece that does not verify is the index, whose records are being made again."""
