@@ -61,7 +61,8 @@ def test_nothing_acknowledged_is_lost_whatever_happens(tmp_path: Path) -> None:
     rng, recoveries = random.Random(SEED), defaultdict[Fault, list[float]](list)
     with ExitStack() as stack:
         region = stack.enter_context(under_fire(tmp_path))
-        with region.tended(), sending(region.cluster, region.ledger):
+        stack.enter_context(region.tended())
+        with sending(region.cluster, region.ledger):
             region.recovered("the start")
             for fault in plan(SEED, FAULTS):
                 began_s = time.monotonic()
