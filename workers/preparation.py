@@ -77,8 +77,8 @@ def quarantine(
     detail: str,
     claim: MemberLocation | None = None,
 ) -> PreparedMember | AdoptedMember:
-    """The quarantine entry of a message: its bytes as they came, and why."""
-    digest = hashlib.sha256(file).hexdigest()
+    """The quarantine entry of a message: its bytes as they came, and why. Those of a claim are not looked at."""
+    digest = hashlib.sha256(file).hexdigest() if claim is None else attributes.sha256
     record = QuarantineRecord(attributes=attributes, reason=reason, detail=detail, wire_sha256=digest)
     if claim is not None:
         return AdoptedMember(record=record, location=claim)

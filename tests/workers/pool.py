@@ -104,9 +104,29 @@ class Pool:
         with self.working():
             until(lambda: self.left() == 0, timeout_s=WAIT_S, what="an empty log")
 
+    def life(self) -> BaseException | None:
+        """One life of a worker, until the log is empty or it ends by itself; gives what it ended with."""
+        stop, ended = threading.Event(), list[BaseException]()
+
+        def live() -> None:
+            try:
+                run_worker(self.settings, stop, lambda: None)
+            except BaseException as error:  # noqa: BLE001 - what a test looks at
+                ended.append(error)
+
+        thread = threading.Thread(target=live)
+        thread.start()
+        try:
+            until(lambda: not thread.is_alive() or self.left() == 0, timeout_s=WAIT_S, what="an end, or an empty log")
+        finally:
+            stop.set()
+            thread.join(WAIT_S)
+        assert not thread.is_alive()
+        return ended[0] if ended else None
+
     def left(self) -> int:
-        """Messages not committed."""
-        return log_usage(self.settings.log_dir).uncommitted_messages[Lane.ROUTINE]
+        """Messages not committed, in all lanes."""
+        return sum(log_usage(self.settings.log_dir).uncommitted_messages.values())
 
     def versions(self, content: Dataset) -> Sequence[tuple[KnownVersion, InstanceRecord]]:
         return self.reader.versions(SCOPE, str(content.SOPInstanceUID))

@@ -21,7 +21,7 @@ from schemas.reasons import QuarantineReason
 from tests.datasets import dataset_bytes, mr_dataset
 from tests.waiting import until
 from tests.workers.pool import Pool, message
-from workers.claims import opened
+from workers.claims import Claims
 
 MakePool = Callable[..., Pool]
 
@@ -193,10 +193,14 @@ def test_a_large_claim_is_read_without_holding_it_in_memory(pool: Pool) -> None:
     claim = pool.claim(mr_dataset(1))
     with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
         digests = set()
-        for memory_max_bytes in (1, 1 << 30):
-            with opened(claim, store, memory_max_bytes=memory_max_bytes) as file:
-                digests.add(hashlib.sha256(file).hexdigest())
-                del file
+        for memory_max_bytes, file_of in ((1 << 30, None), (1, None), (1, pool.path)):
+            claims = Claims(
+                store=store,
+                memory_max_bytes=memory_max_bytes,
+                spool_dir=pool.settings.archive_dir,
+                file_of=file_of,
+            )
+            digests.add(hashlib.sha256(claims.file(claim)).hexdigest())
     assert digests == {claim.attributes.sha256}
 
 
