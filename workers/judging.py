@@ -59,7 +59,7 @@ class Judging:
         return positioned(judged, taken.position)
 
     def killer(self, taken: Taken) -> Batch:
-        """A message that was alone in flight at three deaths: quarantined without being looked into, or executed."""
+        """A message that was alone in flight at three deaths: quarantined, and neither looked into nor executed."""
         message, claim = taken.message, claim_of(taken.message.attributes)
         detail = "its worker died three times while it was alone in flight"
         entry = quarantine(message.attributes, message.value, QuarantineReason.KILLS_WORKER, detail, claim)

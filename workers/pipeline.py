@@ -18,6 +18,7 @@ from runtime.faults import reach
 from schemas.identifiers import SegmentKey
 from schemas.message import DECISION_MADE
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
+from workers.decisions import Considered
 from workers.preparation import AlreadyHeld, Judged, KnownVersions, Member
 
 
@@ -28,6 +29,7 @@ class Batch:
     taken: Sequence[Taken]
     #: Steps 4 to 6: what is to be put; the same content once.
     members: Sequence[Member] = ()
+    decisions: Sequence[Considered] = ()
     #: Claim checks that nothing refers to once the batch is committed: rewritten, or held already elsewhere.
     idle_claims: Sequence[str] = ()
     #: Step 7: by tenant, the segment and its members with their places.
@@ -50,7 +52,8 @@ class Pipeline:
     catalog: Catalog
     equal: Callable[[PlacedRecord, KnownVersion], bool]
     on_conflict: Callable[[PlacedRecord, KnownVersion], None]
-    decide: Callable[[Taken], None]
+    consider: Callable[[Taken], Considered]
+    execute: Callable[[Considered], None]
 
     def prepare(self, taken: Sequence[Taken]) -> Batch:
         """Steps 4 to 6: parse, look for a hint, transcode with proof; message by message, in the pool's threads."""
@@ -59,7 +62,9 @@ class Pipeline:
         instances = [one for one in taken if not is_decision(one)]
         known = self.hint(instances)
         judged = list(self.threads.map(lambda one: self.judge(one, known), instances))
-        batch.members = _distinct(judged, batch.verdicts)
+        batch.decisions = list(self.threads.map(self.consider, filter(is_decision, taken)))
+        beside = [one.member for one in batch.decisions if one.member is not None]
+        batch.members = _distinct([*judged, *beside], batch.verdicts)
         batch.idle_claims = _idle_claims(instances, judged, batch.members)
         reach("worker.prepared")
         return batch
@@ -81,8 +86,8 @@ class Pipeline:
             )
             batch.verdicts.update(_label(verdict) for verdict in verdicts)
         batch.committed = True
-        for decision in filter(is_decision, batch.taken):
-            self.decide(decision)
+        for decision in batch.decisions:
+            self.execute(decision)
         reach("worker.committed")
 
     def commit_positions(self, batch: Batch) -> None:

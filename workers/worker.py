@@ -111,9 +111,7 @@ def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
             policy=policy,
             can_rewrite=lambda size_bytes: _has_room_beside(settings, size_bytes),
         ),
-        decider=Decider(
-            store=store, catalog=catalog, reader=reader, policy=policy, equal=equal, on_conflict=on_conflict
-        ),
+        decider=Decider(claims=claims, store=store, catalog=catalog, reader=reader, policy=policy),
         equal=equal,
         on_conflict=on_conflict,
     )
@@ -168,7 +166,8 @@ def _lane(
         catalog=rooms.catalog,
         equal=rooms.equal,
         on_conflict=rooms.on_conflict,
-        decide=rooms.decider.execute,
+        consider=rooms.decider.consider,
+        execute=rooms.decider.execute,
     )
     return LaneLoop(
         lane=lane,

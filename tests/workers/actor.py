@@ -17,7 +17,7 @@ from typing import Any
 from schemas.message import MessageAttributes
 from tests.waiting import until
 from tests.workers.pool import Pool
-from workers import judging
+from workers import decisions, judging
 from workers.preparation import Judged, judge
 
 
@@ -41,6 +41,7 @@ def main(folder: Path, killer_uid: str, another_uid: str = "") -> None:
         return judge(attributes, *rest)
 
     judging.judge = deadly  # type: ignore[assignment]
+    decisions.judge = deadly  # type: ignore[assignment]
     pool = Pool(folder, worker_threads=2 if another_uid else 1)
     with pool.working():
         until(lambda: pool.left() == 0, what="an empty log")

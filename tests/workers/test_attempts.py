@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +12,9 @@ from schemas.message import Lane
 from schemas.reasons import QuarantineReason
 from segments.disk import SystemDisk
 from tests.datasets import mr_dataset, part10
+from tests.workers.lives import live_until_it_stops
 from tests.workers.pool import Pool, message
 from workers.attempts import AttemptBook, FilePages
-
-ROOT = Path(__file__).parents[2]
-
 
 STREAM = "routine"
 
@@ -134,17 +129,6 @@ def test_a_stream_given_up_in_order_is_begun_anew(folder: Path) -> None:
 def test_an_unreadable_book_is_begun_anew(folder: Path, content: bytes) -> None:
     (folder / f"attempts-{STREAM}.json").write_bytes(content)
     assert not start(folder).begin("a")
-
-
-def live_until_it_stops(pool: Pool, *uids: str) -> tuple[list[int], list[list[str]]]:
-    """Run actors one after the other; gives the exit code of each, and the UIDs that it judged."""
-    judged, codes = [], []
-    while not codes or (codes[-1] == -signal.SIGKILL and len(codes) < 10):
-        command = [sys.executable, "-m", "tests.workers.actor", str(pool.settings.data_dir), *uids]
-        done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, text=True, timeout=60)
-        judged.append([line for line in done.stdout.splitlines() if line.startswith("1.2.")])
-        codes.append(done.returncode)
-    return codes, judged
 
 
 def test_a_message_that_kills_its_worker_is_isolated_and_quarantined(pool: Pool) -> None:

@@ -55,7 +55,7 @@ def test_a_passing_fault_repeats_whatever_step_it_meets(pool: Pool, monkeypatch:
         remove = SystemDisk.remove
         again = failing(2, fault, remove)
         monkeypatch.setattr(
-            SystemDisk, "remove", lambda disk, path: (again if path.suffix == ".tar" else remove)(disk, path)
+            SystemDisk, "remove", lambda disk, path: (again if "segments" in path.parts else remove)(disk, path)
         )
     else:
         save = FilePages.save_attempts
