@@ -16,6 +16,7 @@ from schemas.reasons import QuarantineReason
 from segments.disk import SystemDisk
 from tests.datasets import mr_dataset
 from tests.workers.pool import Pool, message
+from workers import preparation
 from workers.attempts import AttemptBook, FilePages
 from workers.pipeline import Pipeline
 
@@ -109,6 +110,31 @@ def test_an_error_of_ours_that_a_message_provokes_isolates_it(pool: Pool, monkey
     assert pool.counts() == (1, 1, 1)
     (entry,) = pool.quarantined()
     assert (entry["id"], entry["reason"]) == (bad.attributes.id, QuarantineReason.KILLS_WORKER)
+
+
+def test_a_message_for_which_there_was_no_memory_is_not_unparseable(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.publish(message(mr_dataset(1)))
+    monkeypatch.setattr(preparation, "describe", failing(3, MemoryError(), preparation.describe))
+    lives = [pool.life() for _ in range(4)]
+    assert [type(one) for one in lives] == [MemoryError] * 3 + [type(None)]
+    assert pool.counts() == (1, 1, 0)
+
+
+def test_what_never_fits_into_memory_is_isolated(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool.publish(message(mr_dataset(1)))
+    monkeypatch.setattr(preparation, "describe", failing(99, MemoryError(), preparation.describe))
+    lives = [pool.life() for _ in range(6)]
+    assert [type(one) for one in lives] == [MemoryError] * 5 + [type(None)]
+    assert [entry["reason"] for entry in pool.quarantined()] == [QuarantineReason.KILLS_WORKER]
+
+
+def test_a_fault_that_passes_while_a_message_is_judged_repeats(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool.publish(message(mr_dataset(1)))
+    monkeypatch.setattr(preparation, "describe", failing(2, Retryable("the codec is busy"), preparation.describe))
+    assert pool.life() is None
+    assert pool.counts() == (1, 1, 0)
 
 
 # ---- claim checks that are not there ----
