@@ -1,4 +1,4 @@
-"""Reads what the edge wrote as a claim check, in bounded memory and without room on a disk where it lies on this one."""
+"""Reads what the edge wrote as a claim check: in bounded memory, and needing no room where it lies on this disk."""
 
 from __future__ import annotations
 

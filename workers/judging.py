@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from archive.catalog import Catalog, CatalogReader, Scope
+from archive.segment_store import Buffer
 from broker.log import Taken
 from runtime import metrics
 from runtime.logs import get_logger
+from schemas.message import MessageAttributes
 from schemas.reasons import KeptReason, QuarantineReason
 from schemas.record import InstanceRecord, QuarantineRecord
 from segments.tar import SegmentDamaged
 from workers.claims import Claims, claim_of
+from workers.healing import is_there
 from workers.pipeline import Batch
 from workers.preparation import AlreadyHeld, Judged, KnownVersions, Policy, judge, positioned, quarantine
 
@@ -54,7 +57,7 @@ class Judging:
         except (FileNotFoundError, SegmentDamaged) as error:
             judged = self._without_claim(taken, error)
         else:
-            judged = judge(message.attributes, file, known, policy, claim_of(message.attributes))
+            judged = self._judged(message.attributes, file, known, policy)
         _count(judged)
         return positioned(judged, taken.position)
 
@@ -65,6 +68,14 @@ class Judging:
         entry = quarantine(message.attributes, message.value, QuarantineReason.KILLS_WORKER, detail, claim)
         _count(entry)
         return Batch(taken=[taken], members=[positioned(entry, taken.position)])
+
+    def _judged(self, attributes: MessageAttributes, file: Buffer, known: KnownVersions, policy: Policy) -> Judged:
+        claim = claim_of(attributes)
+        judged = judge(attributes, file, known, policy, claim)
+        if isinstance(judged, AlreadyHeld) and not is_there(self.claims.store, judged.location):
+            get_logger().error("committed_segment_lost", message_id=attributes.id, segment=judged.location.segment)
+            return judge(attributes, file, {}, policy, claim)  # to be put again: see `workers.healing`
+        return judged
 
     def _without_claim(self, taken: Taken, error: Exception) -> Judged:
         """The claim is not there: it was rewritten and removed, and the log gives its message again; or it is lost."""

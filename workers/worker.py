@@ -178,7 +178,7 @@ def _lane(
         committer=committer,
         isolation=rooms.isolation,
         prepare_killer=rooms.judging.killer,
-        release=(lambda batch: _release(rooms.store, batch)) if is_embedded(settings) else _leave_to_collector,
+        release=(lambda batch: _release(rooms, batch)) if is_embedded(settings) else _leave_to_collector,
         retry_wait_max_s=settings.retry_wait_max_s,
     )
 
@@ -195,9 +195,10 @@ def _partition(taken: Taken) -> str:
     return taken.position.stream
 
 
-def _release(store: SegmentStore, batch: Batch) -> None:
+def _release(rooms: _Rooms, batch: Batch) -> None:
     for claim in batch.idle_claims:
-        store.delete(claim)
+        if not rooms.catalog.has_committed(claim):
+            rooms.store.delete(claim)
 
 
 def _leave_to_collector(batch: Batch) -> None:

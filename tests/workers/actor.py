@@ -20,7 +20,6 @@ from tests.workers.pool import Pool
 from workers import decisions, judging
 from workers.preparation import Judged, judge
 
-
 _MOMENT_S = 0.5
 
 

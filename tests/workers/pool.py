@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from archive.catalog import KnownVersion, Scope
 from archive.layout import path_of
@@ -76,9 +77,9 @@ class Pool:
             for future in [publisher.publish(one) for one in messages]:
                 future.result(WAIT_S)
 
-    def claim(self, content: Dataset) -> Message:
+    def claim(self, content: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> Message:
         """A message whose file the edge wrote as a claim check."""
-        file = part10(content)
+        file = part10(content, transfer_syntax)
         large = LargeInstance(LocalClaimCheck(SystemDisk(), self.settings.archive_dir, TENANT, SystemClock()))
         large.write(file)
         attributes = _attributes(file, sop_instance_uid=str(content.SOPInstanceUID))
