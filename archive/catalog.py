@@ -88,6 +88,13 @@ class Catalog(Protocol):
                 batch again is right in both cases.
         """
 
+    def relocate(self, placed: PlacedRecord, *, lost: MemberLocation) -> bool:
+        """Let the version with this very content lie where `placed` does; False if it does not lie at `lost` any more.
+
+        Raises:
+            Retryable: do it again.
+        """
+
     def has_committed(self, segment: str) -> bool:
         """Whether a batch was committed with this segment, or a version lies in it."""
 

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
 
-from archive import decided, incarnation, insertion, schema
+from archive import decided, incarnation, insertion, relocation, schema
 from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
 from archive.database import (
     create_file,
@@ -32,7 +32,7 @@ from runtime.clock import Clock, SystemClock, rfc3339
 from runtime.faults import reach
 from schemas.decisions import Decision
 from schemas.identifiers import SegmentKey
-from schemas.record import InstanceRecord, PlacedRecord, QuarantineRecord
+from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, QuarantineRecord
 
 if TYPE_CHECKING:  # the driver takes time to load, and an embedded catalog has no use for it
     from archive.postgres import Bounds
@@ -141,6 +141,11 @@ class SqlCatalog:
             reach("catalog.inserted")
         reach("catalog.committed")
         return verdicts
+
+    def relocate(self, placed: PlacedRecord, *, lost: MemberLocation) -> bool:
+        """See `Catalog.relocate`."""
+        with mapped_errors(), self._engine.begin() as connection:
+            return relocation.relocate(connection, placed, lost, rfc3339(self._clock.now()))
 
     def has_committed(self, segment: str) -> bool:
         """See `Catalog.has_committed`."""

@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--senders", type=int, default=32, help="threads that publish and wait")
     parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--json", type=Path, help="write the report there, not to standard output")
     options = parser.parse_args(arguments)
     messages = [_message(number) for number in range(options.instances)]
     rounds: dict[str, list[dict[str, float]]] = {}
@@ -62,11 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for number in range(options.rounds):
             for log in (_kafka(broker, number, options.partitions), _local(work / f"log-{number}")):
                 rounds.setdefault(log.name, []).append(_round(log, messages, options.senders))
-    print(
-        json.dumps(
-            {**_circumstances(vars(options)), **ceilings, **{n: _median(r) for n, r in rounds.items()}}, indent=2
-        )
-    )
+    measured = {name: _median(of_log) for name, of_log in rounds.items()}
+    report = json.dumps({**_circumstances(vars(options)), **ceilings, **measured}, indent=2, default=str)
+    if options.json is None:
+        print(report)
+    else:
+        options.json.write_text(report)
 
 
 def _kafka(broker: KafkaBroker, number: int, partitions: int) -> Log:

@@ -146,7 +146,7 @@ class KafkaBroker:
 
     def stop(self) -> None:
         """Stop in order; kill what has not ended after half a minute. May be called again."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             return
         self.thaw()
         self._process.terminate()
@@ -284,5 +284,6 @@ def _settings(folder: Path, node: int, port: int, controller_port: int, voters: 
         "group.initial.rebalance.delay.ms": "0",
         "broker.session.timeout.ms": "2000",  # a killed broker may come back that soon
         "broker.heartbeat.interval.ms": "500",
+        "log.cleaner.dedupe.buffer.size": "8388608",  # of 128 MiB most of a small heap would be
         "log.segment.delete.delay.ms": "1000",
     }

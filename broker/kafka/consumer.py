@@ -76,6 +76,8 @@ class KafkaConsumer:
         #: Streams taken away inside the call of the client that is under way: it may still give messages of them.
         self._left: set[str] = set()
         self._giving_up = False
+        #: Streams whose client is not where we are: it is sent back before anything of them is given.
+        self._astray: set[str] = set()
         #: What the coordinator acknowledged since the last commit was sent, and whether it refused something.
         self._acknowledged: dict[str, int] = {}
         self._refused: KafkaError | None = None
@@ -99,6 +101,7 @@ class KafkaConsumer:
             if self._failure is not None:
                 raise self._failure
             self._learn()
+            self._send_back()
             taken = self._collect(max_messages, max_bytes)
             if taken or deadline.passed:
                 return taken
@@ -112,9 +115,8 @@ class KafkaConsumer:
         wanted = self._owned.targets(positions)
         if wanted:
             self._commit(wanted)
-        for stream in self._owned:
-            if stream.name in wanted and stream.passed < (stream.committed or 0):
-                self._again(stream)  # taken by an earlier member: what was done is not read
+        # What an earlier member took and this one commits is not read again.
+        self._astray |= {one.name for one in self._owned if one.name in wanted and one.passed < (one.committed or 0)}
 
     def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
         """See `broker.log.Consumer.on_revoke`."""
@@ -123,9 +125,8 @@ class KafkaConsumer:
     def rewind(self) -> None:
         """See `broker.log.Consumer.rewind`: reads from the committed offsets again."""
         self._learn()
-        for stream in self._owned:
-            if stream.read > (stream.committed or 0):
-                self._again(stream)
+        self._astray |= {stream.name for stream in self._owned if stream.read > (stream.committed or 0)}
+        self._send_back()
 
     def lag(self) -> Mapping[Lane, int]:
         """See `broker.log.Consumer.lag`: of this member's partitions, by what the last fetches said.
@@ -172,19 +173,14 @@ class KafkaConsumer:
         if not self._giving_up:
             self._left.clear()
         records = self._client.consume(count, wait_s)
-        misplaced = set()
         for record in records:
             error, name = record.error(), record_stream(record)
             if error is not None:
                 self._noted(error)
-            elif name in self._left:
-                misplaced.add(name)
+            elif name in self._left or name in self._astray:
+                self._astray.add(name)  # taken away, and perhaps given back within one call
             elif name in self._owned:
                 self._owned.append(record)
-        for stream in self._owned:
-            if stream.name in misplaced:  # taken away and given back within one call
-                self._learn()
-                self._again(stream)
         if records:
             self._complaints.over()
         return bool(records)
@@ -286,17 +282,21 @@ class KafkaConsumer:
             raise Retryable(f"the group's coordinator does not answer: {error_of(error).name()}") from error
         return [(stream, one.offset) for stream, one in zip(streams, found, strict=True)]
 
-    def _again(self, stream: Stream) -> None:
-        """Read a stream from its committed offset."""
-        self._owned.drop([stream.name])
-        stream.learn(stream.committed or 0)
-        stream.read = 0
-        try:
-            self._client.seek(stream.at(stream.passed))
-        except KafkaException as error:
-            # Not read from yet: then it begins there anyway.
-            if error_of(error).code() != KafkaError._STATE:
-                raise Retryable(f"a partition cannot be read again now: {error_of(error).name()}") from error
+    def _send_back(self) -> None:
+        """Have the client read from the committed offset where it is astray."""
+        for stream in self._owned:
+            if stream.name not in self._astray:
+                continue
+            try:
+                self._client.seek(stream.at(stream.committed or 0))
+            except KafkaException as error:
+                # Not read from yet: then it begins there anyway.
+                if error_of(error).code() != KafkaError._STATE:
+                    raise Retryable(f"a partition cannot be read again now: {error_of(error).name()}") from error
+            self._owned.drop([stream.name])
+            stream.learn(stream.committed or 0)
+            stream.read = 0
+        self._astray.clear()
 
     def _high_watermark(self, stream: Stream) -> int:
         watermarks = self._client.get_watermark_offsets(stream.at(0), cached=True)

@@ -155,6 +155,22 @@ class CatalogContract:
         assert catalog.commit_batch([], equal=never_equal, on_conflict=not_noted, segments=[key]) == []
         assert catalog.has_committed(key)
 
+    def test_a_version_whose_segment_was_lost_is_relocated_once(self, catalog: Catalog, reader: CatalogReader) -> None:
+        first, other = record("1.1", "a"), record("1.1", "b")
+        commit(catalog, first, other)
+        before = dict(reader.counters(TENANT))
+        old = placed(other)
+        there = replace(old.location, segment=old.location.segment.replace(".tar", "0.tar"), offset=0, size_bytes=7)
+        again = replace(old, location=there)
+        assert catalog.relocate(again, lost=old.location)
+        assert not catalog.relocate(replace(old, location=replace(there, offset=1)), lost=old.location)
+        assert not catalog.relocate(placed(record("1.9")), lost=old.location)
+        locations = [version.location for version, _ in reader.versions(SCOPE, "1.1")]
+        assert locations == [placed(first).location, there]
+        assert catalog.has_committed(there.segment)
+        assert reader.counters(TENANT) == {**before, "bytes": before["bytes"] + 7 - old.location.size_bytes}
+        assert current(reader, "1.2", "1.1") == [first.wire_sha256]
+
     def test_known_is_what_is_committed(self, catalog: Catalog) -> None:
         commit(catalog, record("1.1", "a"))
         commit(catalog, record("1.1", "b"))

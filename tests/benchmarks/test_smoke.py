@@ -38,9 +38,10 @@ def test_every_store_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert measured["ceilings"]["disk_mib_per_s"] > 0
 
 
-def test_both_logs_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    kafka.main(["--instances", "12", "--rounds", "1", "--senders", "4"])
-    measured = json.loads(capsys.readouterr().out)
+def test_both_logs_are_measured(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    kafka.main(["--instances", "12", "--rounds", "1", "--senders", "4", "--json", str(report)])
+    measured = json.loads(report.read_text())
     assert measured["kafka"]["publish_broker_cpu_ms"]["median"] > 0
     assert measured["local"]["take_per_s"]["median"] > 0
 
