@@ -41,7 +41,7 @@ class Region:
 
     @contextmanager
     def tended(self) -> Iterator[None]:
-        """Restart whatever role ends, as an orchestrator does; what it started dies with it (Linux: with the thread)."""
+        """Restart whatever role ends, as an orchestrator does. What it started dies with its thread."""
         stop = threading.Event()
 
         def tend() -> None:
