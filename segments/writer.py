@@ -55,12 +55,15 @@ class SegmentWriter:
     created with: who wants it to appear whole syncs it, renames it through the disk and syncs the folder.
     """
 
-    def __init__(self, disk: Disk, path: Path, *, segment: str | None = None) -> None:
-        """Create `path`, which must not exist. `segment` is its final name without folder and suffix."""
+    def __init__(self, disk: Disk, path: Path, *, segment: str | None = None, uncached: bool = False) -> None:
+        """Create `path`, which must not exist. `segment` is its final name without folder and suffix.
+
+        `uncached` is for a segment that is synced as soon as it is appended to, see `Disk.create_uncached`.
+        """
         self.segment = segment or path.name.split(".")[0]
         self.path = path
         self._disk = disk
-        self._file = disk.create(path)
+        self._file = disk.create_uncached(path) if uncached else disk.create(path)
 
     @property
     def size_bytes(self) -> int:
