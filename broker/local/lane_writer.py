@@ -1,4 +1,7 @@
-"""The writer of one lane: a bounded queue, and a thread that commits whatever waits in it as one group."""
+"""The writer of one lane: a bounded queue, and a thread that commits whatever waits in it as one group.
+
+A sender that finds nobody writing may commit its own message: two switches of threads less for each.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,15 @@ class LaneWriter:
     """Queue, thread and current file of one lane. `put` and `close` are thread-safe."""
 
     def __init__(
-        self, *, lane: Lane, folder: Path, writer: str, disk: Disk, file_max_bytes: int, queue_max_bytes: int
+        self,
+        *,
+        lane: Lane,
+        folder: Path,
+        writer: str,
+        disk: Disk,
+        file_max_bytes: int,
+        queue_max_bytes: int,
+        senders_write: bool,
     ) -> None:
         self._lane = lane
         self._folder = folder
@@ -57,10 +68,13 @@ class LaneWriter:
         self._disk = disk
         self._file_max_bytes = file_max_bytes
         self._queue_max_bytes = queue_max_bytes
+        self._senders_write = senders_write
         self._sequence = 0
         self._file: FileWriter | None = None
         self._queue: list[Waiting] = []
         self._queue_bytes = 0
+        #: Somebody has the file: a sender, or the thread, which has it until it first waits.
+        self._writing = True
         self._closed = False
         lock = threading.Lock()
         self._filled = threading.Condition(lock)
@@ -69,7 +83,7 @@ class LaneWriter:
         self._thread.start()
 
     def put(self, waiting: Waiting) -> None:
-        """Queue a message; blocks while the queue is full.
+        """Queue a message, or write it if senders may and nobody else does; blocks while the queue is full.
 
         Raises:
             Retryable: the log is closed, or its writer has stopped.
@@ -80,9 +94,14 @@ class LaneWriter:
                 self._emptied.wait()
             if self._closed:
                 raise Retryable("the log is closed")
-            self._queue.append(waiting)
-            self._queue_bytes += size_bytes
-            self._filled.notify()
+            if not self._senders_write or self._writing or self._queue:
+                self._queue.append(waiting)
+                self._queue_bytes += size_bytes
+                if not self._writing:
+                    self._filled.notify()
+                return
+            self._writing = True
+        self._write_alone(waiting)
 
     def close(self) -> None:
         """Write what is queued, seal the file and end the thread. May be called again."""
@@ -99,18 +118,30 @@ class LaneWriter:
             if self._file is not None:
                 self._file.finish()
         except BaseException:
-            get_logger().error("log_writer_died", lane=self._lane.value)
-            self._abandon_queue()
+            self._die()
             raise
 
     def _gather(self) -> list[Waiting]:
-        """Everything that waits, in order; empty when the lane is closed."""
+        """Everything that waits, in order; empty when the lane is closed. The thread has the file until its next."""
         with self._filled:
-            while not self._queue and not self._closed:
+            self._writing = False
+            while self._writing or (not self._queue and not self._closed):
                 self._filled.wait()
+            self._writing = True
             batch, self._queue, self._queue_bytes = self._queue, [], 0
             self._emptied.notify_all()
             return batch
+
+    def _write_alone(self, waiting: Waiting) -> None:
+        """In the sender's own thread, which has the file; what came meanwhile is the lane's thread's."""
+        try:
+            self._write([waiting])
+        except Exception:  # noqa: BLE001 - whatever the bug is, the future tells the sender
+            self._die(exc_info=True)
+        with self._filled:
+            self._writing = False
+            if self._queue or self._closed:
+                self._filled.notify()
 
     def _write(self, batch: list[Waiting]) -> None:
         """One group commit: append, sync, mark, tell the senders."""
@@ -171,7 +202,9 @@ class LaneWriter:
         if file is not None:
             how(file)
 
-    def _abandon_queue(self) -> None:
+    def _die(self, *, exc_info: bool = False) -> None:
+        """A bug: nothing more is written, and whoever waits is told."""
+        get_logger().error("log_writer_died", lane=self._lane.value, exc_info=exc_info)
         with self._filled:
             self._closed = True
             left, self._queue = self._queue, []
