@@ -17,7 +17,9 @@ sender hangs when the disk hangs; the edge's accepting thread answers 0xA700 in 
 **Past the page cache.** What is synced at once gains nothing from the page cache and may pay dearly for it: memory has
 to be found and filled first (0.1 ms for 0.5 MB, or ten times that where memory is short or a hypervisor takes it back).
 So appends go to the device directly (`segments.aligned`), where the file system can; a consumer then reads from the
-disk, not from memory. Durable is what was synced, as ever: a direct write may still lie in the disk's own cache.
+disk, not from memory. A member takes whole blocks of 4096 bytes (its header is made that much longer): no append writes
+into a sector that holds acknowledged bytes, whatever a power cut does to that sector. Durable is what was synced, as
+ever: a direct write may still lie in the disk's own cache.
 
 **Life of a file.** Created as ``.part``, locked (flock), renamed to ``.tar`` beside its ``.mark``, folder synced; then
 appended to; at ``file_max_bytes``, or when its process stops, sealed and marked finished; deleted when every group has

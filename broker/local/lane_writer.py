@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from broker.local.file_writer import FileWriter
 from broker.local.layout import FileName, stream_of
@@ -23,6 +24,10 @@ from segments.checksum import crc32c_hex
 from segments.disk import Disk
 from segments.tar import CRC32C
 from segments.writer import EncodedMember, MemberSpan, encode_member
+
+#: Members end where blocks of the file system and sectors of the disk do: an append never touches one that holds
+#: acknowledged bytes.
+_MULTIPLE_OF: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +185,11 @@ class LaneWriter:
         for waiting in batch:
             try:
                 member = encode_member(
-                    segment=segment, name=waiting.name, provenance=waiting.provenance, parts=(waiting.value,)
+                    segment=segment,
+                    name=waiting.name,
+                    provenance=waiting.provenance,
+                    parts=(waiting.value,),
+                    multiple_of=_MULTIPLE_OF,
                 )
             except ValueError:  # attributes that no record can hold: this message alone fails
                 waiting.future.set_exception(Retryable("the message's attributes cannot be written"))

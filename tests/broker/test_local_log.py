@@ -149,6 +149,14 @@ def test_what_is_written_but_not_durable_is_not_taken(log: LocalLog) -> None:
     assert numbers(take_all(consumer, 1)) == [1]
 
 
+def test_appends_never_touch_a_sector_of_what_was_acknowledged(log: LocalLog) -> None:
+    """A disk that loses power while it writes a sector may lose all of it; sectors and file blocks have 4096 bytes."""
+    publisher = log.publisher()
+    for number in range(8):
+        position = publisher.publish(instance(number, size_bytes=number * 700)).result(TIMEOUT_S)
+        assert (position.offset % 4096, position.next_offset % 4096) == (0, 0)
+
+
 def test_what_waits_during_a_sync_is_one_group(log: LocalLog) -> None:
     held, release = threading.Event(), threading.Event()
     syncs = []
