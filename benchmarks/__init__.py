@@ -13,4 +13,5 @@ host, commit, versions and parameters go with them as JSON. The smoke sizes run 
 | `flames`    | flame graphs of edge and worker under load |
 | `kafka`     | the log on Kafka beside the local one: rates, and CPU of client and broker |
 | `ceilings`  | what the machine itself can do: disk with sync, loopback, memory |
+| `floor_peer`, `pynetdicom_peer` | two of the receivers: the least a durable one costs, and pynetdicom's own |
 """

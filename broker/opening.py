@@ -21,18 +21,23 @@ if TYPE_CHECKING:  # the client takes time to load, and the embedded form has no
     from broker.kafka import KafkaConfiguration
 
 
-def open_publisher(settings: CommonSettings, *, writer: str) -> Publisher:
-    """The writing end of the log that workers read; closed by its owner. `writer` names this start of this process."""
+def open_publisher(settings: CommonSettings, *, writer: str, senders_write: bool = False) -> Publisher:
+    """The writing end of the log that workers read; closed by its owner. `writer` names this start of this process.
+
+    Of files of this machine, callers who wait for each message may write it themselves: see `LocalPublisher`.
+    """
     if settings.kafka_bootstrap:
         from broker.kafka import KafkaPublisher
 
         return KafkaPublisher(kafka_configuration(settings))
-    return open_spool(settings, writer=writer)
+    return open_spool(settings, writer=writer, senders_write=senders_write)
 
 
-def open_spool(settings: CommonSettings, *, writer: str) -> LocalPublisher:
-    """The writing end of this machine's own log."""
-    return LocalPublisher(settings.log_dir, writer=writer, file_max_bytes=settings.log_file_max_bytes)
+def open_spool(settings: CommonSettings, *, writer: str, senders_write: bool = False) -> LocalPublisher:
+    """The writing end of this machine's own log; see `LocalPublisher` for `senders_write`."""
+    return LocalPublisher(
+        settings.log_dir, writer=writer, file_max_bytes=settings.log_file_max_bytes, senders_write=senders_write
+    )
 
 
 def open_consumer(
