@@ -66,7 +66,6 @@ class Look:
     received: int
     committed: int
     lag_by_lane: Mapping[str, int]
-    cpu_s_by_step: Mapping[str, float]
 
     @property
     def waiting(self) -> int:
@@ -93,7 +92,6 @@ def look(pages: Sequence[str]) -> Look:
     """
     received = committed = 0.0
     lag: dict[str, int] = {}
-    steps: dict[str, float] = {}
     for page in pages:
         with urllib.request.urlopen(page, timeout=_TIMEOUT_S) as answer:
             text = answer.read().decode()
@@ -106,10 +104,7 @@ def look(pages: Sequence[str]) -> Look:
                 elif sample.name == "sansfilm_log_lag_messages":
                     lane = sample.labels["lane"]
                     lag[lane] = lag.get(lane, 0) + int(sample.value)
-                elif sample.name == "sansfilm_batch_seconds_sum":
-                    step = sample.labels["step"]
-                    steps[step] = steps.get(step, 0.0) + sample.value
-    return Look(received=int(received), committed=int(committed), lag_by_lane=lag, cpu_s_by_step=steps)
+    return Look(received=int(received), committed=int(committed), lag_by_lane=lag)
 
 
 class Gauges:
