@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -141,7 +141,8 @@ def _replayed(options: argparse.Namespace, work: Path) -> tuple[dict[str, Outcom
 
 def _urgent(options: argparse.Namespace, work: Path) -> tuple[dict[str, Outcome], dict[str, object]]:
     """Quiet, then loaded at each quota, each against a system of its own."""
-    pace, kind = _pace(options), PROFILES[options.profile].kinds[0]
+    asked = max(options.probes_per_s, 2 * options.urgent_per_s)  # every instance of the urgent lane
+    pace, kind = replace(_pace(options), probes_per_s=asked), PROFILES[options.profile].kinds[0]
     scanners = emergency_scanners(
         kind, instances_per_s=options.urgent_per_s, seconds=pace.seconds, begin_s=pace.begin_s
     )

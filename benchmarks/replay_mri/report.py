@@ -82,9 +82,12 @@ def figures(outcome: Outcome) -> dict[str, Any]:
 
 
 def projection(outcome: Outcome) -> dict[str, float]:
-    """What a core does and what the stress profile takes, if cost is by byte: senders and probes are left out."""
+    """What a core does and what the stress profile takes, if cost is by byte: senders and probes are left out.
+
+    Only of a run that saturated and was drained: an idle system spends its time on waiting and on our questions.
+    """
     cpu_s = sum(usage.cpu_s for usage in outcome.usage.values())
-    if not cpu_s or not outcome.instances:
+    if not cpu_s or not outcome.instances or outcome.offered_instances or outcome.drain_s is None:
         return {}
     per_core = outcome.sent_bytes / cpu_s
     return {
@@ -167,12 +170,18 @@ def _waiting_at_end(outcome: Outcome) -> int:
 
 
 def _cost(outcome: Outcome, role: str) -> dict[str, float]:
-    usage = outcome.usage[role]
+    """By what the role has had: the edge everything, the others what was committed by the end of the run."""
+    usage, share = outcome.usage[role], 1.0 if role == "edge" else _committed_share(outcome)
     return {
-        "cpu_ms_per_instance": round(usage.cpu_s / max(1, outcome.instances) * 1e3, 3),
-        "written_per_byte": round(usage.written_bytes / max(1, outcome.sent_bytes), 3),
+        "cpu_ms_per_instance": round(usage.cpu_s / (outcome.instances * share or 1) * 1e3, 3),
+        "written_per_byte": round(usage.written_bytes / (outcome.sent_bytes * share or 1), 3),
         "peak_mib": round(usage.rss_bytes_max / MIB, 1),
     }
+
+
+def _committed_share(outcome: Outcome) -> float:
+    last = outcome.samples[-1].committed if outcome.samples else 0
+    return min(1.0, last / outcome.instances) if outcome.instances else 0.0
 
 
 def _sender(outcome: Outcome) -> dict[str, Any]:
