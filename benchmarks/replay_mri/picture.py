@@ -46,8 +46,8 @@ def _row(name: str, run: Outcome, top: float) -> str:
     }
     waiting = {_WAITING: [(sample.at_s, float(sample.waiting)) for sample in samples]}
     heading = f'<text x="{_LEFT}" y="{top + 12}" font-weight="bold">{escape(name)}</text>'
-    left = _panel("instances/s", rates, _LEFT, top + 30, end_s, run.seconds)
-    right = _panel("messages waiting", waiting, _LEFT + _PANEL + _GAP, top + 30, end_s, run.seconds)
+    left = _panel("instances/s", rates, _LEFT, top + 36, end_s, run.seconds)
+    right = _panel("messages waiting", waiting, _LEFT + _PANEL + _GAP, top + 36, end_s, run.seconds)
     return heading + left + right
 
 
