@@ -59,6 +59,36 @@ def _ended_children_cpu_s(pid: int) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MachineUsage:
+    """What all processors together have done so far, in seconds (proc(5), /proc/stat)."""
+
+    busy_s: float
+    #: Nothing to run, and waiting for a disk.
+    disk_wait_s: float
+    idle_s: float
+    #: Taken by the host from a virtual machine.
+    stolen_s: float
+
+    def since(self, earlier: MachineUsage) -> MachineUsage:
+        """The difference."""
+        return MachineUsage(
+            busy_s=round(self.busy_s - earlier.busy_s, 2),
+            disk_wait_s=round(self.disk_wait_s - earlier.disk_wait_s, 2),
+            idle_s=round(self.idle_s - earlier.idle_s, 2),
+            stolen_s=round(self.stolen_s - earlier.stolen_s, 2),
+        )
+
+
+def machine_usage() -> MachineUsage:
+    """Of this machine, now."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    user, nice, system, idle, disk_wait, irq, soft_irq, stolen = (int(one) / _TICKS_PER_S for one in fields)
+    return MachineUsage(
+        busy_s=user + nice + system + irq + soft_irq, disk_wait_s=disk_wait, idle_s=idle, stolen_s=stolen
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """The running totals of a system, as its /metrics say."""
 

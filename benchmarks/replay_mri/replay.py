@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.replay_mri.devices import Device
-from benchmarks.replay_mri.gauges import Gauges, RoleUsage, Sample, usage_by_role
+from benchmarks.replay_mri.gauges import (
+    Gauges,
+    MachineUsage,
+    RoleUsage,
+    Sample,
+    machine_usage,
+    usage_by_role,
+)
 from benchmarks.replay_mri.probes import Found, Probes
 from benchmarks.replay_mri.schedule import due_within
 from benchmarks.replay_mri.sender import Plan, Senders, Tally
@@ -51,6 +58,9 @@ class Outcome:
     samples: Sequence[Sample]
     found: Found
     usage: Mapping[str, RoleUsage]
+    #: The whole machine meanwhile, and this process's own part (gauges).
+    machine: MachineUsage
+    own_cpu_s: float
     #: On the run's own clock: 0 is the first byte.
     starts_s: float
 
@@ -61,6 +71,15 @@ class Outcome:
     @property
     def sent_bytes(self) -> int:
         return sum(self.tally.sent_bytes.values())
+
+    @property
+    def others_share(self) -> float:
+        """Of all processor time, what neither the system nor the senders and probes used: kernel threads, strangers."""
+        machine = self.machine
+        ours_s = sum(usage.cpu_s for usage in self.usage.values())
+        ours_s += self.tally.cpu_s + self.found.cpu_s + self.own_cpu_s
+        total_s = machine.busy_s + machine.idle_s + machine.disk_wait_s + machine.stolen_s
+        return max(0.0, machine.busy_s - ours_s) / total_s if total_s else 0.0
 
     @property
     def waiting_max(self) -> int:
@@ -85,7 +104,7 @@ def replay(target: Target, devices: Sequence[Device], pace: Pace, *, on_sample: 
         senders = stack.enter_context(
             closing(Senders(devices, plan, processes=pace.sender_processes, probes=probes.wanted))
         )
-        before = usage_by_role(target.pids)
+        before, machine, own_s = usage_by_role(target.pids), machine_usage(), time.process_time()
         gauges = stack.enter_context(
             closing(
                 Gauges(
@@ -99,6 +118,7 @@ def replay(target: Target, devices: Sequence[Device], pace: Pace, *, on_sample: 
         tally = senders.result(timeout_s=_START_AFTER_S + pace.seconds + _LAST_ANSWER_S)
         drain_s = _drain(gauges, plan, pace)
         usage = {role: now.since(before[role]) for role, now in usage_by_role(target.pids).items()}
+        machine, own_s = machine_usage().since(machine), time.process_time() - own_s
         found = probes.result()
     offered = [
         (len(due), exam.instance_bytes)
@@ -116,6 +136,8 @@ def replay(target: Target, devices: Sequence[Device], pace: Pace, *, on_sample: 
         samples=tuple(gauges.samples),
         found=found,
         usage=usage,
+        machine=machine,
+        own_cpu_s=own_s,
         starts_s=plan.starts_s,
     )
 

@@ -76,6 +76,11 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         },
         "roles": {role: _cost(outcome, role) for role in outcome.usage},
         "sender": _sender(outcome),
+        "machine": {
+            **asdict(outcome.machine),
+            "gauges_cpu_s": round(outcome.own_cpu_s, 2),
+            "others_share": round(outcome.others_share, 3),
+        },
         "projection": projection(outcome),
         "samples": [asdict(sample) for sample in outcome.samples],
     }
@@ -138,6 +143,11 @@ def _column(of: Mapping[str, Any]) -> dict[str, str]:
     sender = of["sender"]
     column["sender: CPU ms, MiB"] = f"{sender['cpu_ms_per_instance']:.2f}, {sender['peak_mib']:.0f}"
     column["refused, lost associations"] = f"{sum(sender['refused'].values())}, {sender['associations_lost']}"
+    machine = of["machine"]
+    total_s = sum(machine[state] for state in ("busy_s", "disk_wait_s", "idle_s", "stolen_s")) or 1.0
+    column["machine: busy, of it others / waits for disk"] = (
+        f"{machine['busy_s'] / total_s:.0%}, {machine['others_share']:.0%} / {machine['disk_wait_s'] / total_s:.0%}"
+    )
     if of["projection"]:
         per = of["projection"]
         column["a core /s"] = f"{per['instances_per_s_and_core']:,.0f} ({per['mb_per_s_and_core']:.0f} MB/s)"

@@ -181,6 +181,7 @@ def test_a_hundredth_of_the_region_is_replayed(tmp_path: Path, capsys: pytest.Ca
     assert {"edge", "worker", "web"} == set(run["roles"])
     assert run["roles"]["edge"]["written_per_byte"] > 0.9
     assert run["projection"]["cores_for_stress_working_hours"] > 0
+    assert 0 <= run["machine"]["others_share"] < 1
     assert said["ceiling"]["instances_per_s"] > 0
     assert said["context"]["ceilings"]["disk_mib_per_s"] > 0
     assert picture.read_text().startswith("<svg")
