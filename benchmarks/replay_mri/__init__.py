@@ -10,7 +10,8 @@ probes ask the readers when what was acknowledged can be read. The report holds 
 | `schedule` | the exams of that week: device, start, instances, bytes, lane; always the same for one seed |
 | `devices`  | who sends which exams, and how fast |
 | `content`  | the data sets: made once an exam, stamped for each instance |
-| `sender`   | processes that send devices' exams, and what they were answered |
+| `sender`   | processes that send devices' exams |
+| `tally`    | the plan they go by, and what they write down of the answers |
 | `sink`     | a receiver that does nothing: the sender's own ceiling |
 | `probes`   | from the acknowledgement until QIDO-RS finds an instance and WADO-RS gives it |
 | `gauges`   | what runs meanwhile: rate and lag from /metrics; CPU, memory and bytes written from /proc |
@@ -22,7 +23,7 @@ probes ask the readers when what was acknowledged can be read. The report holds 
 
 Invariants
   * The sender is bounded: per association the data sets of one exam (`content.EXAM_BYTES_MAX`, or one instance), per
-    process `sender.LATENCIES_MAX` latencies a lane, `probes.PENDING_MAX` instances asked for a lane.
+    process `tally.LATENCIES_MAX` latencies a lane, `probes.PENDING_MAX` instances asked for a lane.
   * What the senders and probes cost is told apart, and the sender's ceiling against a sink stands beside every rate.
   * Latencies are of one clock: CLOCK_MONOTONIC, which all processes of a machine share.
 """

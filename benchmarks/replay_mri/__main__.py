@@ -108,7 +108,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", default=None, help="where to work; default: the system's temporary folder")
     parser.add_argument("--json", default=None, help="file for the full report")
     parser.add_argument("--picture", default=None, help="file for rate and lag over time, as SVG")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.target != "embedded" and not options.web:
+        parser.error("--target needs --web: where the readers of that system answer")
+    return options
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, object]:

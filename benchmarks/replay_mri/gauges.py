@@ -97,11 +97,6 @@ class Look:
     committed: int
     lag_by_lane: Mapping[str, int]
 
-    @property
-    def waiting(self) -> int:
-        """Acknowledged and not committed yet."""
-        return self.received - self.committed
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -157,12 +152,14 @@ class Gauges:
 
     def take(self) -> Sample:
         """Look now."""
-        now = look(self._pages)
+        now, first = look(self._pages), self._first
+        received, committed = now.received - first.received, now.committed - first.committed
+        waited = sum(first.lag_by_lane.values())  # before us: a running system has other senders
         sample = Sample(
             at_s=round(time.monotonic() - self._starts_s, 2),
-            acknowledged=now.received - self._first.received,
-            committed=now.committed - self._first.committed,
-            waiting=now.waiting,
+            acknowledged=received,
+            committed=committed,
+            waiting=max(0, waited + received - committed),
             lag_by_lane=now.lag_by_lane,
         )
         self.samples.append(sample)

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 from urllib.parse import urlsplit
 
-from benchmarks.replay_mri.sender import Acknowledged
+from benchmarks.replay_mri.tally import Acknowledged
 from runtime.lifecycle import die_with_parent, name_process
 from schemas.message import Lane
 

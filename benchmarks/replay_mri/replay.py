@@ -20,8 +20,9 @@ from benchmarks.replay_mri.gauges import (
 )
 from benchmarks.replay_mri.probes import Found, Probes
 from benchmarks.replay_mri.schedule import due_within
-from benchmarks.replay_mri.sender import Plan, Senders, Tally
+from benchmarks.replay_mri.sender import Senders
 from benchmarks.replay_mri.sink import sink
+from benchmarks.replay_mri.tally import Plan, Tally
 from benchmarks.replay_mri.targets import Target
 
 _START_AFTER_S: Final = 1.0

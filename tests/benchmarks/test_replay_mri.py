@@ -20,8 +20,10 @@ from benchmarks.replay_mri.devices import Device, devices_of
 from benchmarks.replay_mri.profile import DEPARTMENT, GB, HOUR_S, MB, PROFILES, STRESS, WEEK_S, Profile
 from benchmarks.replay_mri.report import percentiles
 from benchmarks.replay_mri.schedule import Exam, due_within, week, within
-from benchmarks.replay_mri.sender import Plan, Senders
+from benchmarks.replay_mri.sender import Senders
 from benchmarks.replay_mri.sink import sink
+from benchmarks.replay_mri.tally import Plan
+from benchmarks.replay_mri.targets import embedded
 from benchmarks.replay_mri.urgent import migration
 from schemas.message import Lane
 
@@ -186,6 +188,20 @@ def test_a_hundredth_of_the_region_is_replayed(tmp_path: Path, capsys: pytest.Ca
     assert said["context"]["ceilings"]["disk_mib_per_s"] > 0
     assert picture.read_text().startswith("<svg")
     assert "of the stress profile" in capsys.readouterr().out
+
+
+def test_a_system_that_runs_already_is_paced_by_the_schedule(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    sizes = ["--scale", "0.02", "--seconds", "2", "--ceiling-s", "0", "--json", str(report), "--folder", str(tmp_path)]
+    with embedded(tmp_path / "data", transcode="keep", SANSFILM_BULK_WAIT_S="0.5") as target:
+        where = ["--target", f"{target.host}:{target.port}", "--web", target.web]
+        for _ in range(2):  # what the first one left is not counted for the second
+            replay_mri.main([*sizes, *where, "--pid", f"worker={target.pids['worker'][0]}"])
+            (run,) = json.loads(report.read_text())["runs"].values()
+            assert 0 < run["instances"] <= run["offered"]["instances_per_s"] * 2
+            assert run["samples"][-1]["committed"] == run["samples"][-1]["acknowledged"] == run["instances"]
+            assert list(run["roles"]) == ["worker"]
+            assert not run["projection"]
 
 
 def test_the_urgent_lane_is_measured_alone_and_beside_bulk(tmp_path: Path) -> None:
