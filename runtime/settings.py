@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from runtime.errors import Misconfigured
+from schemas.identifiers import is_tenant
 from schemas.message import Lane
 
 S = TypeVar("S", bound="CommonSettings")
@@ -28,7 +29,10 @@ class CommonSettings(BaseSettings):
     )
 
     data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
-    tenant: str = Field("default", description="Tenant that instances received here belong to.")
+    tenant: str = Field(
+        "default",
+        description="Tenant that instances received here belong to: lower-case letters, digits and hyphens, 63 at most.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
     inline_max_bytes: int = Field(
@@ -77,6 +81,14 @@ class CommonSettings(BaseSettings):
         120.0, gt=0, description="Longest time that one request to the object store may take, its body included."
     )
     s3_retries_max: int = Field(2, ge=0, le=10, description="Repetitions of a request that the object store failed.")
+
+    @field_validator("tenant")
+    @classmethod
+    def _may_be_a_folder(cls, tenant: str) -> str:
+        """Refused here: everything of it would be acknowledged, and could never be put."""
+        if not is_tenant(tenant):
+            raise ValueError("a tenant is named by lower-case letters, digits and hyphens, 63 at most, not journal")
+        return tenant
 
     @property
     def log_dir(self) -> Path:
