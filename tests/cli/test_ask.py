@@ -14,15 +14,15 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from broker.local import LocalConsumer
+from broker.local import LocalConsumer, LocalPublisher
 from cli.folder import DataFolder
 from cli.main import app
 from instances.part10 import split
 from runtime.health import socket_path
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion, decode_decision
-from schemas.message import DECISION_MADE, Lane
+from schemas.message import DECISION_MADE, Lane, Message
 from tests.archive.house import House
-from tests.archive.samples import SCOPE, member, unfileable
+from tests.archive.samples import SCOPE, attributes, member, unfileable
 from tests.datasets import PLANTED, ROOT, dataset_bytes, mr_dataset
 
 UID = f"{ROOT}.1.1.1"
@@ -91,6 +91,36 @@ def test_trace_tells_everything_of_an_instance(house: House) -> None:
 def test_trace_of_a_study_and_of_nothing(house: House) -> None:
     assert len(ask_json("trace", f"{ROOT}.1")["versions"]) == 3
     assert "nothing is known of 1.2.3" in ask("trace", "1.2.3", code=2).stderr
+
+
+def test_trace_finds_an_exam_that_only_conflicts(house: House) -> None:
+    """A known SOP Instance UID under another study: the study is not in the list, its sender got Success."""
+    study = f"{ROOT}.77"
+    house.take(member(mr_dataset(2, seed=5, StudyInstanceUID=study), message_id="elsewhere"))
+    (found,) = ask_json("trace", study)["versions"]
+    assert (found["verdict"], found["current"], found["study_instance_uid"]) == ("conflict", False, study)
+    assert "under another study" in ask("trace", study).stdout
+    with deciding(house):
+        ask("conflict", "use", found["sop_instance_uid"], found["wire_sha256"])
+    of_first = {row["message_id"] for row in ask_json("trace", f"{ROOT}.1")["versions"]}
+    assert f"id-{found['sop_instance_uid']}" in of_first  # still said of the study that it came in
+
+
+def test_trace_finds_a_series_that_only_conflicts(house: House) -> None:
+    series = f"{ROOT}.1.99"
+    house.take(member(mr_dataset(2, seed=6, SeriesInstanceUID=series), message_id="elsewhere"))
+    assert [row["message_id"] for row in ask_json("trace", series)["versions"]] == ["elsewhere"]
+
+
+def test_trace_finds_what_waits_in_the_log(house: House) -> None:
+    publisher = LocalPublisher(house.folder / "log", writer="edge-1")
+    given = attributes("w-1", study_uid=f"{ROOT}.5", sop_instance_uid=f"{ROOT}.5.1.1")
+    publisher.publish(Message(attributes=given, value=b"a file")).result(10)
+    for uid in (f"{ROOT}.5", f"{ROOT}.5.1.1", "w-1"):
+        (found,) = ask_json("trace", uid)["waiting"]
+        assert (found["id"], found["lane"], found["calling_ae"]) == ("w-1", "routine", "MODALITY")
+    assert "acknowledged and not committed yet" in ask("trace", "w-1").stdout
+    publisher.close()
 
 
 def test_trace_finds_what_is_in_quarantine(house: House) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import Misconfigured
-from runtime.settings import CommonSettings, EdgeSettings, WorkerSettings, load_settings
+from runtime.settings import CommonSettings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", ["Hospital-A", "journal", "", "../up", "a" * 64, "köln"])
 def test_a_tenant_that_cannot_be_a_folder_is_refused_at_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SANSFILM_TENANT", name)
-    with pytest.raises(Misconfigured, match="SANSFILM_TENANT: .*lower-case letters, digits and hyphens"):
+    with pytest.raises(Misconfigured, match=r"SANSFILM_TENANT: .*lower-case letters, digits and hyphens"):
         load_settings(CommonSettings)
 
 
