@@ -77,7 +77,7 @@ def run_rebuild(data_dir: Path | None, *, as_json: bool) -> int:
     from cli.folder import DataFolder
     from instances.decode import IsolatedDecoder
 
-    with open_place(data_dir, None) as place, DataFolder(place.settings.data_dir):
+    with open_place(data_dir, None, without_catalog=True) as place, DataFolder(place.settings.data_dir):
         limits = load_settings(WebSettings, data_dir=data_dir)
         decoder = IsolatedDecoder(
             processes=limits.decode_processes,

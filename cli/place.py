@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from archive.catalog import CatalogReader, Scope
-from archive.opening import open_catalog_reader, open_store
+from archive.opening import is_embedded, open_catalog_reader, open_store
 from archive.segment_store import SegmentStore
+from archive.unfinished import require_empty
 from broker.opening import open_publisher, waiting_messages
 from cli.folder import is_locked
 from runtime.clock import SystemClock, rfc3339
@@ -33,12 +35,15 @@ class Place:
     """What a command reads of one data folder and tenant. Close it.
 
     Raises:
-        Misconfigured: there is no data folder.
+        Misconfigured: there is no data folder; or, unless `without_catalog` is allowed, its catalog is missing and its
+            archive is not empty: every answer would be that there is nothing.
     """
 
-    def __init__(self, settings: CommonSettings) -> None:
+    def __init__(self, settings: CommonSettings, *, without_catalog: bool = False) -> None:
         if not settings.data_dir.is_dir():
             raise Misconfigured(f"there is no data folder {settings.data_dir}: set SANSFILM_DATA_DIR or --data-dir")
+        if not without_catalog:
+            require_catalog(settings)
         self.settings = settings
         self.scope = Scope(principal=PRINCIPAL, tenant=settings.tenant)
         self.reader: CatalogReader = open_catalog_reader(settings)
@@ -110,6 +115,13 @@ class Place:
         return "the decision is recorded and will be executed when sansfilm up runs on this folder"
 
 
-def open_place(data_dir: Path | None, tenant: str | None) -> Place:
-    """The place that flags and settings name."""
-    return Place(load_settings(CommonSettings, data_dir=data_dir, tenant=tenant))
+def open_place(data_dir: Path | None, tenant: str | None, *, without_catalog: bool = False) -> Place:
+    """The place that flags and settings name; see `Place`."""
+    return Place(load_settings(CommonSettings, data_dir=data_dir, tenant=tenant), without_catalog=without_catalog)
+
+
+def require_catalog(settings: CommonSettings) -> None:
+    """Raises Misconfigured if the catalog of an embedded archive is missing and the archive is not empty."""
+    if is_embedded(settings) and not settings.catalog_path.exists():
+        with closing(open_store(settings)) as store:
+            require_empty(store)

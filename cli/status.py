@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from broker.opening import local_usage, waiting_messages
 from cli.folder import is_locked
 from cli.output import err, fields, out, print_json, size_text, table
-from cli.place import Place
+from cli.place import Place, require_catalog
+from runtime.errors import Misconfigured
 from runtime.health import collect
 from runtime.settings import CommonSettings
 
@@ -32,6 +33,8 @@ class Status:
     log_uncommitted_bytes: int
     #: studies, series, instances, versions, conflicts, quarantined, bytes.
     archive: dict[str, int]
+    #: Whether the archive holds instances and no catalog knows them.
+    catalog_missing: bool
     disk_free_bytes: int
     disk_total_bytes: int
     #: Whether the free space lets the edge receive (`disk_reserve_bytes`).
@@ -61,6 +64,7 @@ def look(place: Place) -> Status:
         spool_messages=sum(usage.uncommitted_messages.values()) if settings.kafka_bootstrap else 0,
         log_uncommitted_bytes=usage.uncommitted_bytes,
         archive=dict(place.reader.counters(settings.tenant)),
+        catalog_missing=_is_catalog_missing(settings),
         disk_free_bytes=disk.free,
         disk_total_bytes=disk.total,
         receiving=disk.free >= settings.disk_reserve_bytes + 1.1 * usage.uncommitted_bytes,
@@ -68,8 +72,11 @@ def look(place: Place) -> Status:
 
 
 def run_status(settings: CommonSettings, *, wait_drained: bool, timeout_s: float, as_json: bool) -> int:
-    """Print one look; with `wait_drained` the one in which the log was empty. Gives 1 if it never was."""
-    with Place(settings) as place:
+    """Print one look; with `wait_drained` the one in which the log was empty. Gives 1 if it never was.
+
+    Also if the catalog is missing.
+    """
+    with Place(settings, without_catalog=True) as place:
         status = look(place)
         deadline_s = time.monotonic() + timeout_s
         while wait_drained and not status.drained and time.monotonic() < deadline_s:
@@ -82,7 +89,15 @@ def run_status(settings: CommonSettings, *, wait_drained: bool, timeout_s: float
     if wait_drained and not status.drained:
         err().print(f"sansfilm: {status.waiting} messages still wait after {timeout_s:g} s")
         return 1
-    return 0
+    return int(status.catalog_missing)
+
+
+def _is_catalog_missing(settings: CommonSettings) -> bool:
+    try:
+        require_catalog(settings)
+    except Misconfigured:
+        return True
+    return False
 
 
 def _show(status: Status) -> None:
@@ -106,6 +121,7 @@ def _show(status: Status) -> None:
                 "spooled here": f"{status.spool_messages} messages to ship" if status.spool_messages else "",
                 **archive,
                 "archive": size_text(status.archive.get("bytes", 0)),
+                "catalog": "missing: stop sansfilm and run sansfilm archive rebuild" if status.catalog_missing else "",
                 "disk": disk + paused,
             }
         )

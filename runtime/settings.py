@@ -31,7 +31,7 @@ class CommonSettings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
     tenant: str = Field(
         "default",
-        description="Tenant that instances received here belong to: lower-case letters, digits and hyphens, 63 at most.",
+        description="Tenant that instances received here belong to: lower-case letters, digits, hyphens; 63 at most.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")

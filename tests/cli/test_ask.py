@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from archive.sql_catalog import open_catalog
 from broker.local import LocalConsumer, LocalPublisher
 from cli.folder import DataFolder
 from cli.main import app
@@ -215,6 +217,18 @@ def test_verify_is_clean_until_a_byte_changes(house: House) -> None:
     assert said["clean"] is False
     assert UID in {finding["sop_instance_uid"] for finding in said["findings"]}
     assert "NOT all as received" in ask("archive", "verify", code=1).stdout
+
+
+def test_a_missing_catalog_is_no_empty_archive(house: House) -> None:
+    house.catalog.close()
+    shutil.rmtree(house.catalog_path.parent)
+    for words in (("archive", "verify"), ("trace", UID), ("quarantine", "ls"), ("conflict", "ls")):
+        assert "stop sansfilm and run sansfilm archive rebuild" in ask(*words, code=2).stderr
+    assert ask_json("status", code=1)["catalog_missing"] is True
+    assert "missing: stop sansfilm and run sansfilm archive rebuild" in ask("status", code=1).stdout
+    assert ask_json("archive", "rebuild")["clean"] is True
+    assert ask_json("archive", "verify")["versions"] == 3
+    house.catalog = open_catalog(house.catalog_path)
 
 
 def test_rebuild_gives_the_same_answers(house: House) -> None:
