@@ -189,7 +189,9 @@ class WebSettings(EdgeSettings):
         GIB, ge=MIB, description="Memory of large answers that wait for their clients to read them; over it 503."
     )
     http_connections_max: int = Field(2048, ge=16, description="HTTP connections at one time, idle ones included.")
-    http_idle_timeout_s: float = Field(10.0, ge=1, description="Longest wait for a request on an HTTP connection.")
+    http_idle_timeout_s: float = Field(
+        10.0, ge=1, description="Longest wait for a request on an HTTP connection, and for the form it brings."
+    )
     http_send_timeout_s: float = Field(
         60.0, gt=0, description="Longest wait until a client has read the next piece of an answer."
     )
