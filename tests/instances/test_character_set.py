@@ -54,7 +54,13 @@ def test_misspelt_terms_are_understood(term: str) -> None:
     assert decode(b"J\xe9r\xf4me ", codecs_of(term)) == ("Jérôme", True)
 
 
-@pytest.mark.parametrize("term", ["", "ISO_IR 6", "ISO_IR 4711", "nonsense", "ISO_IR 192"])
+@pytest.mark.parametrize("term", ["", " ", "\0"])
+def test_undeclared_bytes_read_as_latin_1_and_are_told(term: str) -> None:
+    assert decode(b"J\xe9r\xf4me", codecs_of(term)) == ("Jérôme", False)
+    assert decode(b"Jerome", codecs_of(term)) == ("Jerome", True)
+
+
+@pytest.mark.parametrize("term", ["ISO_IR 6", "ISO_IR 4711", "nonsense", "ISO_IR 192"])
 def test_bytes_without_meaning_are_replaced_and_told(term: str) -> None:
     text, sound = decode(b"J\xe9r\xf4me", codecs_of(term))
     assert not sound
