@@ -14,6 +14,7 @@ and where their bytes lie, and reads those bytes by range. Nothing here writes, 
 | `waiting`                             | large answers in memory until they are read, within a budget |
 | `accept`, `multipart`, `forms`, `problems` | what HTTP needs: media types, multipart/related, bodies, refusals |
 | `pages`, `viewer`, `status`           | the study list, OHIF, health and metrics |
+| `machine`                             | gauges of the machine as a whole, true while other roles are down |
 
 Invariants:
 

@@ -20,7 +20,8 @@ from broker.local import LocalConsumer, LocalPublisher
 from cli.folder import DataFolder
 from cli.main import app
 from instances.part10 import split
-from runtime.health import socket_path
+from runtime.health import HealthServer, socket_path
+from runtime.roll import Roll
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion, decode_decision
 from schemas.message import DECISION_MADE, Lane, Message
 from tests.archive.house import House
@@ -264,6 +265,19 @@ def test_a_place_that_cannot_be_written_is_one_sentence(house: House, tmp_path: 
 
 def test_a_trace_of_no_uid_is_refused(house: House) -> None:
     assert "give the UID" in ask("trace", "", code=2).output
+
+
+def test_a_process_that_is_missing_is_shown_and_fails(house: House) -> None:
+    roll = Roll(house.folder / "run", ["edge-0", "worker-0"])
+    edge = HealthServer(house.folder / "run", "edge")
+    roll.restarted("worker-0")
+    said = ask_json("status", code=1)
+    assert (said["missing"], said["restarts"]["worker-0"]) == (["worker-0"], 1)
+    assert "does not run" in ask("status", code=1).stdout
+    worker = HealthServer(house.folder / "run", "worker")
+    assert ask_json("status")["missing"] == []
+    for one in (roll, edge, worker):
+        one.close()
 
 
 def test_a_process_that_hangs_is_shown(house: House) -> None:
