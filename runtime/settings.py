@@ -6,17 +6,20 @@ Order: command-line flag > environment (``SANSFILM_`` and the field's name) > ``
 
 from __future__ import annotations
 
+import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from runtime.errors import Misconfigured
 from schemas.identifiers import is_tenant
 from schemas.message import Lane
 
 S = TypeVar("S", bound="CommonSettings")
+SETTINGS_FILE = Path("sansfilm.toml")
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -24,9 +27,7 @@ GIB = 1024 * MIB
 class CommonSettings(BaseSettings):
     """What every role reads."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SANSFILM_", toml_file="sansfilm.toml", frozen=True, extra="ignore", validate_default=True
-    )
+    model_config = SettingsConfigDict(env_prefix="SANSFILM_", frozen=True, extra="ignore", validate_default=True)
 
     data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
     tenant: str = Field(
@@ -124,7 +125,7 @@ class CommonSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_from_file(SETTINGS_FILE))
 
 
 class EdgeSettings(CommonSettings):
@@ -219,10 +220,37 @@ def load_settings(model: type[S], **flags: Any) -> S:
     """Parse the settings of a role; flags that are None are not given.
 
     Raises:
-        Misconfigured: names each wrong setting, its environment variable and what is wrong with it.
+        Misconfigured: names each wrong setting, its environment variable and what is wrong with it; or the file of
+            settings cannot be read, or holds what is no setting of any role.
     """
     try:
         return model(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(f"SANSFILM_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise Misconfigured(f"settings are wrong: {wrong}") from error
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    """What the file says; nothing if there is none. It is shared by all roles, so each may find the others' in it."""
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Misconfigured(f"{path} cannot be read: {error}") from error
+    known = _names(CommonSettings)
+    if unknown := [name for name in given if name not in known]:
+        raise Misconfigured(f"{path}: there is no setting {', '.join(_with_a_guess(name, known) for name in unknown)}")
+    return given
+
+
+def _names(model: type[CommonSettings]) -> frozenset[str]:
+    """Every setting of a role and of those made from it."""
+    return frozenset(model.model_fields).union(*map(_names, model.__subclasses__()))
+
+
+def _with_a_guess(name: str, known: frozenset[str]) -> str:
+    meant = get_close_matches(name, known, n=1)
+    return f"{name} ({meant[0]}?)" if meant else name
