@@ -223,7 +223,8 @@ class CatalogReader(Protocol):
         """Every version of every tenant and whether it is current, for verify and for comparing catalogs."""
 
     def counters(self, tenant: str) -> Mapping[str, int]:
-        """studies, series, instances, versions, conflicts, quarantined, bytes: kept by commits, never counted."""
+        """studies, series, instances, versions, conflicts, quarantined, decisions, bytes: kept by commits, never
+        counted. Whatever changes what readers are told changes one of them."""
 
     def close(self) -> None:
         """Release the database."""

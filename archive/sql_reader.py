@@ -148,10 +148,9 @@ class SqlCatalogReader:
         with self._reading() as connection:
             if connection is None:
                 return []
-            rows = {row._mapping[_version.c.id]: row for row in _rows_of(connection, scope, uid)}
-            for row in connection.execute(_versions_of(scope).where(_came_under(uid))):
-                rows.setdefault(row._mapping[_version.c.id], row)
-        return [_traced(row._mapping) for row in rows.values()]
+            found = connection.execute(_versions_of(scope).where(schema.sop.c.sop_instance_uid == uid)).all()
+            rows = found or _rows_under(connection, scope, uid)
+        return [_traced(row._mapping) for row in rows]
 
     def placed(self) -> Iterator[tuple[PlacedRecord, bool]]:
         """See `CatalogReader.placed`; in order of commit, then quarantine entries (never current).
@@ -315,13 +314,14 @@ def _versions_of(scope: Scope) -> Select[Any]:
     return rows.where(_tenant.c.name == scope.tenant).order_by(*order)
 
 
-def _rows_of(connection: Connection, scope: Scope, uid: str) -> Sequence[Row[Any]]:
-    """The versions of what is filed under `uid`: an instance, else a series, else a study."""
-    filed_under = (schema.sop.c.sop_instance_uid, _series.c.series_instance_uid, _study.c.study_instance_uid)
-    for column in filed_under:
-        if rows := connection.execute(_versions_of(scope).where(column == uid)).all():
-            return rows
-    return ()
+def _rows_under(connection: Connection, scope: Scope, uid: str) -> Sequence[Row[Any]]:
+    """The versions of what is filed in a series, or else in a study; then those that came under it."""
+    versions = _versions_of(scope)
+    filed_there = connection.execute(versions.where(_series.c.series_instance_uid == uid)).all()
+    filed_there = filed_there or connection.execute(versions.where(_study.c.study_instance_uid == uid)).all()
+    came = connection.execute(versions.where(_came_under(uid))).all()
+    rows = {row._mapping[_version.c.id]: row for row in (*filed_there, *came)}
+    return list(rows.values())
 
 
 def _came_under(uid: str) -> ColumnElement[bool]:
