@@ -25,6 +25,7 @@ def run_verify(data_dir: Path | None, *, as_json: bool) -> int:
     from archive.verify import verify
 
     with open_place(data_dir, None) as place, _progress("reading everything") as progress:
+        place.note("verify")
         done = verify(place.reader, place.store, progress)
     if as_json:
         counts = {"versions": done.versions, "quarantined": done.quarantined, "segments": done.segments}
@@ -48,6 +49,7 @@ def run_original(
     from archive.original import original, original_file
 
     with open_place(data_dir, tenant) as place:
+        place.note("original", uid)
         known, record = _version(place, uid, version.lower())
         content = (original if dataset_only else original_file)(place.store, record, known.location)
     if output is None:

@@ -13,6 +13,7 @@ from archive.opening import is_embedded, open_catalog_reader, open_store
 from archive.segment_store import SegmentStore
 from archive.unfinished import require_empty
 from broker.opening import open_publisher, waiting_messages
+from cli.access import note_access, user_name
 from cli.folder import is_locked
 from runtime.clock import SystemClock, rfc3339
 from runtime.errors import Misconfigured, Retryable
@@ -21,8 +22,6 @@ from schemas.decisions import Decision, encode_decision
 from schemas.message import DECISION_MADE, Lane, Message, MessageAttributes
 from segments.checksum import crc32c_hex
 
-#: Who reads, in the access events of a command run on this machine.
-PRINCIPAL = "operator"
 _POLL_S = 0.05
 _PUBLISH_TIMEOUT_S = 30.0
 
@@ -45,7 +44,7 @@ class Place:
         if not without_catalog:
             require_catalog(settings)
         self.settings = settings
-        self.scope = Scope(principal=PRINCIPAL, tenant=settings.tenant)
+        self.scope = Scope(principal=user_name(), tenant=settings.tenant)
         self.reader: CatalogReader = open_catalog_reader(settings)
         self._store: SegmentStore | None = None
 
@@ -55,6 +54,10 @@ class Place:
         if self._store is None:
             self._store = open_store(self.settings)
         return self._store
+
+    def note(self, service: str, uid: str = "") -> None:
+        """Write the access event of what is read now."""
+        note_access(self.settings.data_dir, service=service, tenant=self.scope.tenant, uid=uid)
 
     def decide(self, decision: Decision, applied: Callable[[], bool], *, wait_s: float) -> bool:
         """Publish `decision` durably, then wait until `applied`; False if the worker executed it without that effect.
@@ -92,7 +95,7 @@ class Place:
         attributes = MessageAttributes(
             id=clock.new_id(),
             type=DECISION_MADE,
-            source=f"/cli/{socket.gethostname()}",
+            source=f"/cli/{socket.gethostname()}/{user_name()}",
             time=rfc3339(clock.now()),
             tenant=decision.tenant,
             lane=Lane.URGENT,

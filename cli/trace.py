@@ -29,6 +29,7 @@ def run_trace(settings: CommonSettings, uid: str, *, as_json: bool) -> int:
         raise Misconfigured("give the UID of a study, a series or an instance")
     waiting = _waiting(settings, uid)  # asked first: what is committed meanwhile is found below
     with Place(settings) as place:
+        place.note("trace", uid)
         rows = list(place.reader.trace(place.scope, uid))
         held = [entry for entry in place.reader.quarantined(place.scope, include_closed=True) if _concerns(entry, uid)]
     if not rows and not held and not waiting:

@@ -15,8 +15,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from archive.journal import DecisionNoted, decode_entry
 from archive.sql_catalog import open_catalog
-from broker.local import LocalConsumer, LocalPublisher
+from broker.local import LocalConsumer, LocalPublisher, waiting_attributes
 from cli.folder import DataFolder
 from cli.main import app
 from instances.part10 import split
@@ -143,6 +144,46 @@ def test_conflicts_are_listed_and_decided_there_and_back(house: House) -> None:
         UseVersion(tenant="default", sop_instance_uid=UID, wire_sha256=second),
         UseVersion(tenant="default", sop_instance_uid=UID, wire_sha256=first),
     ]
+
+
+def test_a_decision_says_who_made_it_and_why(house: House) -> None:
+    second = ask_json("conflict", "ls")[1]["wire_sha256"]
+    with deciding(house) as executed:
+        ask("conflict", "use", UID, second, "--reason", "sent twice by the scanner")
+        ask("quarantine", "discard", "q-1", "--reason", "a test")
+    assert [one.reason for one in executed] == ["sent twice by the scanner", "a test"]  # type: ignore[attr-defined]
+    keys = list(house.store.keys("journal/"))
+    noted = [decode_entry(house.store.journal_entry(key)) for key in keys]
+    reasons = [one.decision.reason for one in noted if isinstance(one, DecisionNoted)]
+    assert reasons == ["sent twice by the scanner", "a test"]
+
+
+def test_the_user_is_in_the_source_of_a_decision(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "dr müller/../x")
+    ask("quarantine", "discard", "q-1", "--wait-s", "0", code=1)
+    (waiting,) = waiting_attributes(house.folder / "log")
+    assert waiting.source == f"/cli/{socket.gethostname()}/dr_m_ller_.._x"
+
+
+def test_every_read_leaves_an_access_event(house: House, tmp_path: Path) -> None:
+    ask("trace", UID)
+    ask("trace", "PLANTED", code=2)
+    ask("conflict", "ls")
+    ask("quarantine", "show", "q-1")
+    ask("archive", "original", UID, "-o", str(tmp_path / "a.dcm"))
+    ask("archive", "verify")
+    path = house.folder / "logs" / "cli.log"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(one["service"], one.get("uid", "")) for one in events] == [
+        ("trace", UID), ("trace", ""), ("conflict", ""), ("quarantine", ""), ("original", UID), ("verify", ""),
+    ]  # fmt: skip
+    assert all(one["event"] == "resource_read" and one["principal"] and one["tenant"] == "default" for one in events)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_access_event_that_cannot_be_written_is_said(house: House) -> None:
+    (house.folder / "logs").touch()
+    assert "this access is not in" in ask("trace", UID).stderr
 
 
 def test_a_decision_without_a_worker_is_kept_for_later(house: House) -> None:
