@@ -223,13 +223,15 @@ class CatalogReader(Protocol):
 
     def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
         """Everything known of a study, series or instance: a row per version with its attributes, digests, segment,
-        warnings, kept reason, verdict, times, log position; no patient attributes."""
+        warnings, kept reason, verdict, times, log position; no patient attributes. Versions that came under the study
+        or series and are filed elsewhere, as a conflict, are among them."""
 
     def placed(self) -> Iterator[tuple[PlacedRecord, bool]]:
         """Every version of every tenant and whether it is current, for verify and for comparing catalogs."""
 
     def counters(self, tenant: str) -> Mapping[str, int]:
-        """studies, series, instances, versions, conflicts, quarantined, bytes: kept by commits, never counted."""
+        """studies, series, instances, versions, conflicts, quarantined, decisions, bytes: kept by commits, never
+        counted. Whatever changes what readers are told changes one of them."""
 
     def close(self) -> None:
         """Release the database."""

@@ -53,6 +53,7 @@ def apply(connection: Connection, made: Made) -> bool:
     if done:
         row = {"decision_id": made.id, "tenant_id": tenant_id, "decided_at": made.at, "decided_by": made.by}
         connection.execute(insert_ignoring(connection, decision), {**row, "kind": type(made.decision).__name__})
+        tally.count(tenant_id, "decisions")
         tally.write(connection)
     return done
 

@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Table, bindparam, case, select, update
 from archive import schema
 from archive.wording import ROWS_PER_STATEMENT, insert_adding, one_of
 
-CounterName = Literal["studies", "series", "instances", "versions", "conflicts", "quarantined", "bytes"]
+CounterName = Literal["studies", "series", "instances", "versions", "conflicts", "quarantined", "decisions", "bytes"]
 COUNTERS: Final[tuple[CounterName, ...]] = (
-    "studies", "series", "instances", "versions", "conflicts", "quarantined", "bytes",
+    "studies", "series", "instances", "versions", "conflicts", "quarantined", "decisions", "bytes",
 )  # fmt: skip
 
 

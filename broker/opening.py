@@ -6,15 +6,24 @@ forwarder ships (`ack_mode` spool).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from broker.local import FORWARDER, WORKERS, LocalConsumer, LocalPublisher, Usage, log_usage
+from broker.local import (
+    FORWARDER,
+    WORKERS,
+    LocalConsumer,
+    LocalPublisher,
+    Usage,
+    first_waiting,
+    log_usage,
+    waiting_attributes,
+)
 from broker.log import Consumer, Publisher
 from runtime.clock import Clock
 from runtime.settings import CommonSettings, EdgeSettings, WorkerSettings
-from schemas.message import Lane
+from schemas.message import Lane, MessageAttributes
 from segments.disk import Disk
 
 if TYPE_CHECKING:  # the client takes time to load, and the embedded form has no use for it
@@ -63,7 +72,17 @@ def is_spooling(settings: EdgeSettings) -> bool:
 
 def local_usage(settings: CommonSettings) -> Usage:
     """What of this machine's log is still needed: by the worker, or by the forwarder if it is a spool."""
-    return log_usage(settings.log_dir, FORWARDER if settings.kafka_bootstrap else WORKERS)
+    return log_usage(settings.log_dir, _group(settings))
+
+
+def waiting_here(settings: CommonSettings) -> Iterator[MessageAttributes]:
+    """What waits in this machine's log: for the worker, or for the forwarder if it is a spool. Headers are read."""
+    return waiting_attributes(settings.log_dir, _group(settings))
+
+
+def oldest_here(settings: CommonSettings, lane: Lane) -> str:
+    """When the oldest message of a lane that waits in this machine's log was received; empty if none does."""
+    return min((one.time for one in first_waiting(settings.log_dir, lane, _group(settings))), default="")
 
 
 def waiting_messages(settings: CommonSettings) -> Mapping[Lane, int]:
@@ -81,6 +100,11 @@ def waiting_messages(settings: CommonSettings) -> Mapping[Lane, int]:
         lane: sum(reach.end - max(reach.first, reach.committed or 0) for reach in topics.reach(lane).values())
         for lane in Lane
     }
+
+
+def _group(settings: CommonSettings) -> str:
+    """Who reads this machine's log."""
+    return FORWARDER if settings.kafka_bootstrap else WORKERS
 
 
 def kafka_configuration(settings: CommonSettings) -> KafkaConfiguration:

@@ -25,6 +25,7 @@ def run_verify(data_dir: Path | None, *, as_json: bool) -> int:
     from archive.verify import verify
 
     with open_place(data_dir, None) as place, _progress("reading everything") as progress:
+        place.note("verify")
         done = verify(place.reader, place.store, progress)
     if as_json:
         counts = {"versions": done.versions, "quarantined": done.quarantined, "segments": done.segments}
@@ -48,6 +49,7 @@ def run_original(
     from archive.original import original, original_file
 
     with open_place(data_dir, tenant) as place:
+        place.note("original", uid)
         known, record = _version(place, uid, version.lower())
         content = (original if dataset_only else original_file)(place.store, record, known.location)
     if output is None:
@@ -77,7 +79,7 @@ def run_rebuild(data_dir: Path | None, *, as_json: bool) -> int:
     from cli.folder import DataFolder
     from instances.decode import IsolatedDecoder
 
-    with open_place(data_dir, None) as place, DataFolder(place.settings.data_dir):
+    with open_place(data_dir, None, without_catalog=True) as place, DataFolder(place.settings.data_dir):
         limits = load_settings(WebSettings, data_dir=data_dir)
         decoder = IsolatedDecoder(
             processes=limits.decode_processes,

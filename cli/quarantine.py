@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -17,6 +18,7 @@ DataDir = Annotated[Optional[Path], typer.Option(help="Folder of everything this
 Tenant = Annotated[Optional[str], typer.Option(help="Tenant asked about.")]  # noqa: UP045
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 EntryId = Annotated[str, typer.Argument(metavar="ID", help="An id that `quarantine ls` shows.", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why, for the journal; no patient's name.", show_default=False)]
 WaitS = Annotated[float, typer.Option(min=0, help="Longest wait until the worker has executed it, in seconds.")]
 
 
@@ -32,6 +34,7 @@ def ls(
     from cli.place import open_place
 
     with open_place(data_dir, tenant) as place:
+        place.note("quarantine")
         entries = list(place.reader.quarantined(place.scope, include_closed=everything))
     if as_json:
         print_json(entries)
@@ -59,6 +62,7 @@ def show(
     from cli.place import open_place
 
     with open_place(data_dir, tenant) as place:
+        place.note("quarantine")
         entry = _entry(place, entry_id)
         if output is not None:
             _save(place, entry, output)
@@ -71,22 +75,32 @@ def show(
 
 @quarantine.command()
 def replay(
-    entry_id: EntryId, data_dir: DataDir = None, tenant: Tenant = None, wait_s: WaitS = 15.0, as_json: Json = False
+    entry_id: EntryId,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    reason: Reason = "",
+    wait_s: WaitS = 15.0,
+    as_json: Json = False,
 ) -> None:
     """Judge an entry again, with the program as it is now. It is filed, or stays open: exit code 1."""
     from schemas.decisions import ReplayQuarantined
 
-    _close(entry_id, data_dir, tenant, wait_s, as_json, ReplayQuarantined)
+    _close(entry_id, data_dir, tenant, wait_s, as_json, partial(ReplayQuarantined, reason=reason))
 
 
 @quarantine.command()
 def discard(
-    entry_id: EntryId, data_dir: DataDir = None, tenant: Tenant = None, wait_s: WaitS = 15.0, as_json: Json = False
+    entry_id: EntryId,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    reason: Reason = "",
+    wait_s: WaitS = 15.0,
+    as_json: Json = False,
 ) -> None:
     """Close an entry without filing it. Its bytes stay in the archive."""
     from schemas.decisions import DiscardQuarantined
 
-    _close(entry_id, data_dir, tenant, wait_s, as_json, DiscardQuarantined)
+    _close(entry_id, data_dir, tenant, wait_s, as_json, partial(DiscardQuarantined, reason=reason))
 
 
 def _close(entry_id: str, data_dir: Path | None, tenant: str | None, wait_s: float, as_json: bool, kind: Any) -> None:

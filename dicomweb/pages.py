@@ -140,7 +140,8 @@ class _Pages:
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def _listing(self, request: Request) -> Listing:
-        asked = dict(await form_pairs(request)) if request.method == "POST" else {}
+        timeout_s = self._reading.settings.http_idle_timeout_s
+        asked = dict(await form_pairs(request, timeout_s=timeout_s)) if request.method == "POST" else {}
         text = asked.get("text", "").strip()[:TEXT_MAX_CHARACTERS]
         page = _page(asked.get("page", "1"))
         scope, reader = self._reading.scope(request), self._reading.reader

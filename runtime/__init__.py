@@ -11,4 +11,5 @@
 | `health`    | a process's own metrics and readiness on a Unix socket |
 | `lifecycle` | signals, draining, and dying with one's parent |
 | `retries`   | repeats a step while a passing fault lasts |
+| `roll`      | which processes a supervisor means to run, and how often it started them again |
 """

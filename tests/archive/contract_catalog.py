@@ -300,6 +300,7 @@ class CatalogContract:
             "versions": 5,
             "conflicts": 1,
             "quarantined": 0,
+            "decisions": 0,
             "bytes": 5 * 512,
         }
 
