@@ -17,7 +17,7 @@ up: $(VENV)/.installed viewer  ## run edge, worker and web on this machine (Ctrl
 demo: $(VENV)/.installed  ## in a second terminal: send a synthetic brain MR and print the link that opens it
 	@exec $(BIN)/sansfilm demo
 
-cluster-up: $(VENV)/.installed-dev viewer kafka  ## a region: three Kafka brokers, PostgreSQL, S3, two edges, a worker a lane, web
+cluster-up: $(VENV)/.installed-dev viewer kafka  ## a region: three Kafka brokers, PostgreSQL, S3, two edges, a worker a lane, a keeper, web
 	@exec $(BIN)/python -m region up
 
 cluster-demo: $(VENV)/.installed-dev  ## in a second terminal: send a synthetic brain MR to the region's first edge

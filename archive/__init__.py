@@ -42,8 +42,9 @@ Invariants
 Limits. Memory of a put: references to its members and one index. Of a commit: the records of its batch. Of a read: what
 is asked for, `stream` 1 MiB. Of verify, originals and comparisons: the largest instance, a few times. Open descriptors:
 `local_store.DESCRIPTORS_MAX`; reading connections: `database.READER_CONNECTIONS_MAX`,
-`postgres.READER_CONNECTIONS_MAX`; outbox rows: `sql_catalog.OUTBOX_ROWS_MAX`. Waits for PostgreSQL: `postgres.Bounds`.
-From an object store: `stream` 8 MiB, a claim check into it three parts of 8 MiB.
+`postgres.READER_CONNECTIONS_MAX`; outbox rows: `outbox.OUTBOX_ROWS_MAX` (embedded; in a region the keeper publishes
+them). Waits for PostgreSQL: `postgres.Bounds`. From an object store: `stream` 8 MiB, a claim check into it three parts
+of 8 MiB.
 
 Life of an instance. put: written as ``.part``, synced, renamed, folder synced; or one create-only PUT, verified.
 commit: BEGIN IMMEDIATE; what is there; parents; `sop` and `instance` of unknown UIDs; verdicts in the order of the

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
+from runtime.errors import Retryable
 from schemas.decisions import Decision
 from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
@@ -51,12 +52,27 @@ class KnownVersion:
     study_instance_uid: str
     current: bool
     location: MemberLocation
+    #: Of the message that brought it.
+    message_id: str = ""
+
+
+class SegmentCondemned(Retryable):
+    """Segments of this batch are being collected: nothing was committed. Put it again, under another key.
+
+    A claim check among `keys` may still be there to be read; it is never to be referred to.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(f"{len(keys)} segments were given up before they were committed")
+        self.keys = frozenset(keys)
 
 
 Equal = Callable[[PlacedRecord, KnownVersion], bool]
 """Whether a record's stored instance is, element by element, a version that is committed."""
 OnConflict = Callable[[PlacedRecord, KnownVersion], None]
 """Makes a conflict durable in the journal, given the version that stays current."""
+OnSame = Callable[[Sequence[PlacedRecord]], None]
+"""Makes durable in the journal that these came to Same, and that versions stand which other messages brought."""
 
 
 class Catalog(Protocol):
@@ -71,6 +87,7 @@ class Catalog(Protocol):
         *,
         equal: Equal,
         on_conflict: OnConflict,
+        on_same: OnSame | None = None,
         segments: Sequence[SegmentKey] = (),
     ) -> Sequence[Verdict]:
         """One transaction: insert, judge from what the inserts returned, count, queue outgoing events.
@@ -79,11 +96,13 @@ class Catalog(Protocol):
 
         Idempotent: the same records again give `Same`. `equal` is asked only under an unequal digest and a known UID.
         `on_conflict` is called inside the transaction before it ends, with the version that stays current: it makes the
-        verdict durable in the journal, so that a rebuild decides the same.
+        verdict durable in the journal, so that a rebuild decides the same. `on_same` likewise, once, where several
+        processes put: there the order of segments is not that of commits.
 
         Several processes may commit at once, and two of them the same messages: one of them is New, the other Same.
 
         Raises:
+            SegmentCondemned: nothing was committed; put the batch again first.
             Retryable: nothing was committed; or the database went away in the last moment and nobody knows. The same
                 batch again is right in both cases.
         """

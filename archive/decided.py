@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,23 +112,26 @@ def _close_quarantine(
 
 def enter_quarantine(
     connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: Mapping[str, int], committed_at: str
-) -> Counter[int]:
-    """Enter messages in quarantine, each once by its id; gives how many entries were opened, by tenant.
+) -> list[tuple[int, QuarantineRecord]]:
+    """Enter messages in quarantine, each once by its id; gives the entries that were opened, with their tenants' rows.
 
     An entry that was replayed and failed again opens again; a discarded one stays closed.
     """
     rows: dict[tuple[int, str], dict[str, Any]] = {}
+    records: dict[tuple[int, str], QuarantineRecord] = {}
     for placed in batch:
+        assert isinstance(placed.record, QuarantineRecord)
         row = _quarantine_row(placed, tenant_ids[placed.record.attributes.tenant], committed_at)
         rows.setdefault((row["tenant_id"], row["message_id"]), row)
+        records.setdefault((row["tenant_id"], row["message_id"]), placed.record)
     if not rows:
-        return Counter()
+        return []
     table = schema.quarantine
     fresh = insert_ignoring(connection, table).returning(table.c.tenant_id, table.c.message_id)
     ordered = [rows[key] for key in sorted(rows)]
     opened = {(tenant_id, message_id) for tenant_id, message_id in connection.execute(fresh, ordered)}
     again = _reopen(connection, {key: rows[key] for key in sorted(rows) if key not in opened})
-    return Counter(tenant_id for tenant_id, _ in [*opened, *again])
+    return [(key[0], records[key]) for key in [*sorted(opened), *again]]
 
 
 def _reopen(connection: Connection, rows: Mapping[tuple[int, str], Mapping[str, Any]]) -> list[tuple[int, str]]:

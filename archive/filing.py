@@ -11,11 +11,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from archive.segment_store import Buffer
+from archive.segment_store import Buffer, PreparedMember
 from instances.description import Description
 from schemas.message import MessageAttributes
 from schemas.reasons import KeptReason
-from schemas.record import InstanceRecord
+from schemas.record import InstanceRecord, Record
 from segments.checksum import crc32c_hex
 
 
@@ -70,6 +70,18 @@ def member_name(record: InstanceRecord) -> str:
     instance = f"{record.instance.sop_instance_uid}.{record.wire_sha256[:16]}.dcm"
     parents = (record.attributes.tenant, record.study.study_instance_uid, record.series.series_instance_uid)
     return "/".join((*parents, instance))
+
+
+def member_of(record: Record, parts: Sequence[Buffer]) -> PreparedMember:
+    """What is put of an instance that is filed, or of a message that cannot be."""
+    if isinstance(record, InstanceRecord):
+        return PreparedMember(
+            record=record, name=member_name(record), provenance=provenance(record, parts), parts=parts
+        )
+    given = record.attributes
+    why = {"quarantine_reason": str(record.reason), "quarantine_detail": record.detail}
+    headers = {**given.to_headers(), **why, "crc32c": given.crc32c or crc32c_hex(parts)}
+    return PreparedMember(record=record, name=f"unnamed/{given.id}", provenance=headers, parts=parts)
 
 
 def provenance(record: InstanceRecord, parts: Sequence[Buffer]) -> dict[str, str]:

@@ -17,6 +17,8 @@ class FindingKind(StrEnum):
     INDEX_DAMAGED = "index_damaged"
     JOURNAL_DAMAGED = "journal_damaged"
     MEMBER_UNREADABLE = "member_unreadable"
+    #: A worker committed what had been given up in another life of the catalog; its bytes may be gone.
+    CONDEMNED_AND_COMMITTED = "condemned_and_committed"
     DECISION_WITHOUT_OBJECT = "decision_without_object"
     SEGMENT_UNREFERRED = "segment_unreferred"
     INDEX_REPLACED = "index_replaced"

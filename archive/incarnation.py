@@ -1,15 +1,11 @@
 """Which life of the catalog this is, and the tide: what whoever collects or compacts must know before it removes bytes.
 
-Bytes may go only when no catalog row refers to them and none ever will. Two things can make yesterday's answer wrong:
-
-* The database was made anew or restored from a backup. Its rows are then of another day than what was found out before.
-  So each life has an id of its own: whoever restores a database gives it a new one (`begin_anew`), and a collector that
-  meets another id than the one it worked with forgets what it found.
-* A worker that was frozen since before the search still holds a segment that it put, and commits it afterwards. So a
-  collector first raises the tide, in a transaction. A worker notes the tide before it puts and will compare it, in its
-  commit, with the one then: if it rose in between, the segment may be on the list and is put again under a new key.
-
-The keeper that collects is not written yet; nothing compares tides today.
+Bytes may go only when no catalog row refers to them and none ever will. A worker that was frozen since it put a segment
+and commits it afterwards meets the segment's fate (`archive.fate`). What that row cannot tell is that the database was
+made anew or restored from a backup: its rows are then of another day, and what they do not refer to may be what was
+committed since. So each life has an id of its own, the keeper raises the tide all the time, and the archive has both in
+a file of its own (`archive.tide`); a catalog that is behind it, or another one, is brought up by `sansfilm archive
+reconcile`, which begins another life.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, case, insert, select, update
 
 from archive import schema
 
@@ -27,7 +23,7 @@ _THE_ONE: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incarnation:
-    """The life of a catalog, and how often bytes were looked for that nothing refers to."""
+    """The life of a catalog, and its tide."""
 
     id: str
     tide: int
@@ -39,9 +35,11 @@ def begin(connection: Connection) -> None:
     connection.execute(insert(table).values({table.c.one: _THE_ONE, table.c.incarnation_id: str(uuid4())}))
 
 
-def begin_anew(connection: Connection) -> None:
-    """Begin another life: the database was restored from a backup. The tide goes on."""
-    connection.execute(update(schema.incarnation).values(incarnation_id=str(uuid4())))
+def begin_anew(connection: Connection, *, above: int = -1) -> None:
+    """Begin another life: the database was restored from a backup. The tide goes on, and is then over `above`."""
+    table = schema.incarnation
+    tide = case((table.c.tide <= above, above + 1), else_=table.c.tide)
+    connection.execute(update(table).values(incarnation_id=str(uuid4()), tide=tide))
 
 
 def read(connection: Connection) -> Incarnation:

@@ -114,6 +114,7 @@ def known_version(row: Row[Any]) -> KnownVersion:
         location=MemberLocation(
             segment=at[schema.segment.c.key], offset=at[version.c.file_offset], size_bytes=at[version.c.size_bytes]
         ),
+        message_id=at[version.c.message_id],
     )
 
 
@@ -387,12 +388,3 @@ def version_row(
         "pixel_offset": record.pixel_offset,
         "record": encode_placed(placed).decode(),
     }
-
-
-def segments(
-    connection: Connection, keys: Iterable[str], tenant_ids: Mapping[str, int], committed_at: str
-) -> dict[str, int]:
-    """Ids of segments by key; a key begins with its tenant."""
-    rows = [{"tenant_id": tenant_ids[key.partition("/")[0]], "key": key, "committed_at": committed_at} for key in keys]
-    ids = ensure(connection, schema.segment, rows, ("key",))
-    return {key: row for (key,), row in ids.items()}

@@ -14,6 +14,8 @@ from schemas.identifiers import SegmentKey, is_tenant
 
 SEGMENTS: Final = "segments"
 JOURNAL: Final = "journal"
+#: Where the catalog's few small files lie in the archive's root.
+STATE: Final = "catalog"
 SUFFIX: Final = ".tar"
 #: What the archive's root holds for whoever finds it without this software: file name, and its source here.
 BESIDE: Final = {"README.txt": "readme.txt", "restore.py": "restore_script.py"}

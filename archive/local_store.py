@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,19 @@ class LocalSegmentStore:
         if path.exists():
             self._disk.remove(path)
             self._disk.sync_folder(path.parent)
+
+    def read_state(self, name: str) -> bytes | None:
+        """See `SegmentStore.read_state`."""
+        try:
+            return (self._archive_dir / layout.STATE / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put_state(self, name: str, body: bytes) -> None:
+        """See `SegmentStore.put_state`."""
+        folder = self._archive_dir / layout.STATE
+        self._disk.make_folder(folder)
+        self._disk.replace(folder / name, body)
 
     def sweep(self) -> int:
         """See `SegmentStore.sweep`: ``.part`` files that no living process writes."""
@@ -140,6 +154,15 @@ class LocalSegmentStore:
                 yield key, self.size_bytes(key)
             except FileNotFoundError:  # collected meanwhile
                 continue
+
+    def aged_keys(self) -> Iterator[tuple[SegmentKey, datetime]]:
+        """See `SegmentStore.aged_keys`."""
+        for key in self.keys():
+            try:
+                changed_s = layout.path_of(self._archive_dir, key).stat().st_mtime
+            except FileNotFoundError:  # collected meanwhile
+                continue
+            yield key, datetime.fromtimestamp(changed_s, UTC)
 
     def newest_first(self) -> Iterator[SegmentKey]:
         """See `SegmentStore.newest_first`."""

@@ -1,6 +1,7 @@
 """Segments in an object store that speaks S3: one PUT per batch and tenant, read by range, listed by day.
 
     s3://bucket/prefix/segments/<key>          the same keys and the same bytes as in a folder
+    s3://bucket/prefix/catalog/<name>          what the keeper knows of the catalog's life, written over
     s3://bucket/prefix/README.txt, restore.py
 
 Memory. A PUT references the members' parts and copies none of them; a read is what is asked for, twice while it is
@@ -15,6 +16,7 @@ import itertools
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +48,7 @@ TAIL_BYTES: Final = 64 * 1024
 DOUBTFUL_MAX: Final = 16
 
 _Names = tuple[str, ...]
+_Found = tuple[SegmentKey, int, datetime]
 
 
 def open_s3_store(settings: CommonSettings, clock: Clock | None = None) -> S3SegmentStore:
@@ -108,6 +111,19 @@ class S3SegmentStore:
     def delete(self, key: str) -> None:
         """See `SegmentStore.delete`."""
         self._objects.delete(key)
+
+    def read_state(self, name: str) -> bytes | None:
+        """See `SegmentStore.read_state`."""
+        with mapped_errors(f"read {name}"):
+            try:
+                return obstore.get(self._objects.reading, f"{layout.STATE}/{name}").bytes().to_bytes()
+            except FileNotFoundError:
+                return None
+
+    def put_state(self, name: str, body: bytes) -> None:
+        """See `SegmentStore.put_state`."""
+        with mapped_errors(f"write {name}"):
+            obstore.put(self._objects.writing, f"{layout.STATE}/{name}", body, use_multipart=False)
 
     def sweep(self) -> int:
         """Nothing to remove: a PUT is whole or not there. Unfinished uploads are the bucket's to expire."""
@@ -224,34 +240,38 @@ class S3SegmentStore:
 
         Keys of one tenant are listed in the order of their days and ids; the tenants' are merged.
         """
-        for key, _ in self._sized(prefix):
+        for key, _, _ in self._found(prefix):
             yield key
 
     def sized_keys(self) -> Iterator[tuple[SegmentKey, int]]:
         """See `SegmentStore.sized_keys`."""
-        return self._sized("")
+        return ((key, size_bytes) for key, size_bytes, _ in self._found(""))
+
+    def aged_keys(self) -> Iterator[tuple[SegmentKey, datetime]]:
+        """See `SegmentStore.aged_keys`."""
+        return ((key, put_at) for key, _, put_at in self._found(""))
 
     def newest_first(self) -> Iterator[SegmentKey]:
         """See `SegmentStore.newest_first`."""
         tenants = [folder for folder in self._folders("") if folder != layout.JOURNAL]
         days = heapq.merge(*map(self._days, tenants), reverse=True)
         for _, of_day in itertools.groupby(days, key=lambda found: found[0]):
-            found = [key for _, folder in of_day for key, _ in self._listed(folder)]
+            found = [key for _, folder in of_day for key, _, _ in self._listed(folder)]
             yield from sorted(found, key=layout.id_of, reverse=True)
 
-    def _sized(self, prefix: str) -> Iterator[tuple[SegmentKey, int]]:
+    def _found(self, prefix: str) -> Iterator[_Found]:
         owners = [prefix.rstrip("/")] if prefix else self._folders("")
         return heapq.merge(*map(self._listed, owners), key=lambda found: layout.id_of(found[0]))
 
-    def _listed(self, folder: str) -> Iterator[tuple[SegmentKey, int]]:
-        """Keys and sizes below a folder, page by page in the server's order, which is that of the names."""
+    def _listed(self, folder: str) -> Iterator[_Found]:
+        """Keys, sizes and times below a folder, page by page in the server's order, which is that of the names."""
         root = f"{layout.SEGMENTS}/"
         with mapped_errors("list segments"):
             for page in obstore.list(self._objects.reading, f"{root}{folder}", chunk_size=1000):
                 for found in page:
                     key = found["path"].removeprefix(root)
                     if layout.is_key(key):
-                        yield SegmentKey(key), found["size"]
+                        yield SegmentKey(key), found["size"], found["last_modified"]
 
     def _days(self, tenant: str) -> Iterator[tuple[str, str]]:
         """The days of a tenant, newest first, each with its folder; listed a month at a time."""

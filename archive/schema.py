@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 #: Changes with the tables; see `archive.migrations` for what a revision may change.
-REVISION: Final = 2
+REVISION: Final = 3
 #: The oldest revision whose tables the readers of this program understand.
 READABLE_REVISION: Final = 1
 #: UTF-8 bytes of a text that is indexed and whose length the standard's word alone bounds.
@@ -113,6 +113,8 @@ study = Table(
     Index("study_by_patient_name", "tenant_id", "patient_name_folded"),
     Index("study_by_accession", "tenant_id", "accession_number"),
 )
+#: Segments that are to go, and segments that are to be looked at: few of many.
+_FATED, _UNSETTLED = text("fate <> 'live' AND fate_at <> ''"), text("settled = 0 AND fate = 'live'")
 #: What a word is looked for with, anywhere in the text; needs PostgreSQL's extension pg_trgm, so a migration makes it.
 STUDY_BY_TEXT: Final = "study_by_text"
 
@@ -212,10 +214,26 @@ version = Table(
     # The very line of the segment's index (frame offsets and recipe included).
     _text("record"),
     UniqueConstraint("instance_id", "number"),
+    # Ids of segments grow, so its inserts stay local.
+    Index("version_in_segment", "segment_id"),
 )
 
+#: The unique key is the fate of a segment: who inserts its row says what becomes of it. See `archive.fate`.
 segment = Table(
-    "segment", metadata, _key(), _parent("tenant"), _text("key"), _text("committed_at"), UniqueConstraint("key")
+    "segment",
+    metadata,
+    _key(),
+    _parent("tenant"),
+    _text("key"),
+    _text("committed_at"),
+    Column("fate", _TEXT, nullable=False, server_default="live"),
+    # Since when it is not live; empty again once its bytes are gone.
+    _text("fate_at"),
+    # 1: the compactor will not look at it again.
+    _number("settled"),
+    UniqueConstraint("key"),
+    Index("segment_fated", "fate", "fate_at", sqlite_where=_FATED, postgresql_where=_FATED),
+    Index("segment_unsettled", "tenant_id", "id", sqlite_where=_UNSETTLED, postgresql_where=_UNSETTLED),
 )
 
 quarantine = Table(
@@ -250,8 +268,17 @@ correction = Table(
     UniqueConstraint("study_id", "keyword"),
 )
 
-#: Events for other systems, written with what they tell of. Bounded: see `sql_catalog.OUTBOX_ROWS_MAX`.
+#: Events for other systems, written with what they tell of, until the keeper has published them. See `archive.outbox`.
 outbox = Table("outbox", metadata, _key(), _parent("tenant"), _text("type"), _text("created_at"), _text("payload"))
+
+#: Studies that changed and have not been told of as stable since, each with its last change.
+study_unstable = Table(
+    "study_unstable",
+    metadata,
+    Column("study_id", _KEY, ForeignKey("study.id"), primary_key=True, autoincrement=False),
+    _text("changed_at"),
+    Index("study_unstable_since", "changed_at"),
+)
 
 counter = Table(
     "counter",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from runtime.errors import SansfilmError
@@ -85,6 +86,12 @@ class SegmentStore(Protocol):
     def sized_keys(self) -> Iterator[tuple[SegmentKey, int]]:
         """All keys in the same order, each with its segment's size in bytes."""
 
+    def aged_keys(self) -> Iterator[tuple[SegmentKey, datetime]]:
+        """All keys in the same order, each with the time at which the store got it, by the store's own clock.
+
+        A key tells another time: a claim check has it since its receipt, and may be shipped days later.
+        """
+
     def journal_entry(self, key: str) -> bytes:
         """The one member of a journal segment, verified.
 
@@ -111,6 +118,16 @@ class SegmentStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove a segment that nothing refers to, if it is there."""
+
+    def read_state(self, name: str) -> bytes | None:
+        """What `put_state` wrote last under a name; None if nothing."""
+
+    def put_state(self, name: str, body: bytes) -> None:
+        """Write a small file of the catalog's into the archive's root, over the one that is there; durable on return.
+
+        Raises:
+            OutOfSpace, Retryable: it may be there, or the one before.
+        """
 
     def sweep(self) -> int:
         """Remove what dead processes left half written, where that takes room here; gives its number."""

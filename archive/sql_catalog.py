@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
-from archive import decided, incarnation, insertion, relocation, schema
-from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, Quarantined, Same, Verdict
+from archive import decided, fate, incarnation, insertion, outbox, relocation, schema
+from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, OnSame, Quarantined, Same, Verdict
 from archive.database import (
     create_file,
     generation_path,
@@ -27,7 +25,7 @@ from archive.incarnation import Incarnation
 from archive.insertion import HeldInstance, SopKey, filed, key_of
 from archive.revisions import bring_on, check_revision
 from archive.tally import Tally
-from archive.wording import insert_replacing, is_postgres, one_of, stay_awake
+from archive.wording import insert_replacing, is_postgres, stay_awake
 from runtime.clock import Clock, SystemClock, rfc3339
 from runtime.faults import reach
 from schemas.decisions import Decision
@@ -37,11 +35,8 @@ from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, Quarant
 if TYPE_CHECKING:  # the driver takes time to load, and an embedded catalog has no use for it
     from archive.postgres import Bounds
 
-#: Events kept for other systems; the oldest go first.
-OUTBOX_ROWS_MAX: Final = 10_000
 #: Versions of one instance with which a re-encoded content is compared; equal to an older one it is a version more.
 COMPARED_MAX: Final = 4
-STUDY_CHANGED: Final = "sansfilm.study.changed.v1"
 
 
 def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
@@ -84,7 +79,9 @@ def catalog_in(path: Path, *, clock: Clock, lock: IO[bytes] | None = None) -> Sq
     return SqlCatalog(engine, reader_engine(path), clock=clock, lock=lock)
 
 
-def open_postgres_catalog(url: str, *, bounds: Bounds | None = None, clock: Clock | None = None) -> SqlCatalog:
+def open_postgres_catalog(
+    url: str, *, bounds: Bounds | None = None, clock: Clock | None = None, tells: bool = True
+) -> SqlCatalog:
     """The catalog in the PostgreSQL database at `url` for writing, beside any number of other processes.
 
     Raises:
@@ -94,7 +91,7 @@ def open_postgres_catalog(url: str, *, bounds: Bounds | None = None, clock: Cloc
 
     bounds = bounds or postgres.Bounds()
     engine = postgres.checked(postgres.writer_engine(url, bounds), url)
-    return SqlCatalog(engine, postgres.reader_engine(url, bounds), clock=clock or SystemClock())
+    return SqlCatalog(engine, postgres.reader_engine(url, bounds), clock=clock or SystemClock(), tells=tells)
 
 
 class SqlCatalog:
@@ -104,8 +101,14 @@ class SqlCatalog:
     meanwhile and see what was committed before.
     """
 
-    def __init__(self, engine: Engine, hints: Engine, *, clock: Clock, lock: IO[bytes] | None = None) -> None:
-        """`engine` writes, `hints` reads; both are this catalog's from now on, and so is `lock`."""
+    def __init__(
+        self, engine: Engine, hints: Engine, *, clock: Clock, lock: IO[bytes] | None = None, tells: bool = True
+    ) -> None:
+        """`engine` writes, `hints` reads; both are this catalog's from now on, and so is `lock`.
+
+        `tells`: whether events are queued for other systems; a rebuild has nothing new to tell.
+        """
+        self._tells = tells
         self._engine = engine
         self._hints = hints
         self._clock = clock
@@ -123,20 +126,26 @@ class SqlCatalog:
         *,
         equal: Equal,
         on_conflict: OnConflict,
+        on_same: OnSame | None = None,
         segments: Sequence[SegmentKey] = (),
     ) -> Sequence[Verdict]:
-        """See `Catalog.commit_batch`; `placed` may be of several tenants."""
+        """See `Catalog.commit_batch`; `placed` may be of several tenants, or nothing but its segments be known."""
         if not placed and not segments:
             return []
+        tenants = {one.record.attributes.tenant for one in placed} | {key.partition("/")[0] for key in segments}
         with mapped_errors(), self._engine.begin() as connection:
             batch = _Batch(
                 connection=connection,
                 committed_at=rfc3339(self._clock.now()),
                 equal=equal,
                 on_conflict=on_conflict,
-                tenant_ids=insertion.tenants(connection, _tenants(placed, segments)),
+                tenant_ids=insertion.tenants(connection, tenants),
+                tells=self._tells,
             )
             verdicts = batch.judge(placed)
+            if on_same is not None and batch.same:
+                stay_awake(connection)
+                on_same(batch.same)
             batch.write(segments)
             reach("catalog.inserted")
         reach("catalog.committed")
@@ -189,6 +198,11 @@ class SqlCatalog:
         with mapped_errors(), self._engine.begin() as connection:
             return decided.use_digest(connection, tenant, sop_instance_uid, wire_sha256)
 
+    def is_empty(self) -> bool:
+        """Whether nothing was ever committed."""
+        with mapped_errors(), self._hints.connect() as connection:
+            return connection.execute(select(schema.tenant.c.id).limit(1)).first() is None
+
     def close(self) -> None:
         """See `Catalog.close`."""
         self._hints.dispose()
@@ -206,10 +220,16 @@ class _Batch:
     equal: Equal
     on_conflict: OnConflict
     tenant_ids: Mapping[str, int]
+    #: Whether other systems are told.
+    tells: bool
     held: dict[SopKey, HeldInstance] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     #: What is to be inserted as versions: the record, its instance, its number, its verdict.
     versions: list[tuple[PlacedRecord, HeldInstance, int, Verdict]] = field(default_factory=list)
+    #: Quarantine entries that were opened, each with its tenant's row.
+    opened: list[tuple[int, QuarantineRecord]] = field(default_factory=list)
+    #: What came to Same although another message brought it.
+    same: list[PlacedRecord] = field(default_factory=list)
 
     def judge(self, placed: Sequence[PlacedRecord]) -> list[Verdict]:
         """The verdict of each record, in order; versions and counts wait for `write`."""
@@ -224,8 +244,11 @@ class _Batch:
 
     def write(self, segments: Sequence[SegmentKey]) -> None:
         """Insert segments, versions, conflicts, counts and events."""
-        keys = dict.fromkeys([*segments, *(one.location.segment for one, _, _, _ in self.versions)])
-        segment_ids = insertion.segments(self.connection, keys, self.tenant_ids, self.committed_at)
+        referred = {one.location.segment for one, _, _, _ in self.versions}
+        keys = {*segments, *referred}
+        segment_ids = fate.enliven(
+            self.connection, keys, self.tenant_ids, self.committed_at, referred=keys if self.versions else ()
+        )
         if self.versions:
             self._insert_versions(segment_ids)
         self._write_outbox()
@@ -254,7 +277,7 @@ class _Batch:
         disputed = {
             key: self.held[key]
             for one in instances
-            if (key := key_of(one)) not in firsts and not _has(self.held[key], filed(one).wire_sha256)
+            if (key := key_of(one)) not in firsts and not _with(self.held[key], filed(one).wire_sha256)
         }
         if disputed:
             insertion.lock_instances(self.connection, disputed.values())
@@ -267,7 +290,12 @@ class _Batch:
         held = self.held[key]
         if firsts.get(key) is one:
             return self._keep(one, held, New())
-        if _has(held, one.record.wire_sha256) or any(self._are_equal(one, version) for version in _comparable(held)):
+        version = _with(held, one.record.wire_sha256) or next(
+            (version for version in _comparable(held) if self._are_equal(one, version)), None
+        )
+        if version is not None:
+            if version.message_id != insertion.stored_text(one.record.attributes.id):
+                self.same.append(one)
             return Same()
         stay_awake(self.connection)
         self.on_conflict(one, held.current)
@@ -285,6 +313,7 @@ class _Batch:
                 study_instance_uid=record.study.study_instance_uid,
                 current=is_new,
                 location=one.location,
+                message_id=insertion.stored_text(record.attributes.id),
             )
         )
         number = len(held.versions)
@@ -332,47 +361,22 @@ class _Batch:
 
     def _quarantine(self, batch: Sequence[PlacedRecord]) -> None:
         opened = decided.enter_quarantine(self.connection, batch, self.tenant_ids, self.committed_at)
-        for tenant_id, count in opened.items():
-            self.tally.count(tenant_id, "quarantined", count)
+        for tenant_id, record in opened:
+            self.tally.count(tenant_id, "quarantined")
+            self.opened.append((tenant_id, record))
 
     def _write_outbox(self) -> None:
-        changed: Counter[tuple[int, str, str]] = Counter()
+        changed: dict[tuple[int, str, str], list[InstanceRecord]] = {}
         for one, held, _, verdict in self.versions:
             record = filed(one)
-            changed[held.study_id, record.attributes.tenant, type(verdict).__name__.lower()] += 1
-        if not changed:
-            return
-        study = schema.study
-        ids = {study_id for study_id, _, _ in changed}
-        named = select(study.c.id, study.c.study_instance_uid).where(one_of(self.connection, study.c.id, ids))
-        uids = dict(self.connection.execute(named).all())
-        rows: list[dict[str, Any]] = [
-            {
-                "tenant_id": self.tenant_ids[tenant],
-                "type": STUDY_CHANGED,
-                "created_at": self.committed_at,
-                "payload": json.dumps({"study_instance_uid": uids[study_id], "verdict": verdict, "instances": count}),
-            }
-            for (study_id, tenant, verdict), count in changed.items()
+            key = (held.study_id, record.attributes.tenant, type(verdict).__name__.lower())
+            changed.setdefault(key, []).append(record)
+        changes = [
+            outbox.Change(study_id=study_id, tenant_id=self.tenant_ids[tenant], verdict=verdict, records=records)
+            for (study_id, tenant, verdict), records in changed.items()
         ]
-        self.connection.execute(insert(schema.outbox), rows)
-        self._trim_outbox()
-
-    def _trim_outbox(self) -> None:
-        """Remove the oldest events; those that another transaction is removing are left to it."""
-        outbox = schema.outbox
-        kept = select(func.max(outbox.c.id) - OUTBOX_ROWS_MAX).scalar_subquery()
-        if is_postgres(self.connection):
-            old = select(outbox.c.id).where(outbox.c.id <= kept).order_by(outbox.c.id)
-            self.connection.execute(delete(outbox).where(outbox.c.id.in_(old.with_for_update(skip_locked=True))))
-        else:
-            self.connection.execute(delete(outbox).where(outbox.c.id <= kept))
-
-
-def _tenants(placed: Sequence[PlacedRecord], segments: Sequence[SegmentKey]) -> Iterator[str]:
-    """Whose instances and segments these are; a key begins with its tenant."""
-    yield from (one.record.attributes.tenant for one in placed)
-    yield from (key.partition("/")[0] for key in segments)
+        if self.tells:
+            outbox.write(self.connection, changes, self.opened, self.committed_at)
 
 
 def _comparable(held: HeldInstance) -> Sequence[KnownVersion]:
@@ -384,5 +388,5 @@ def _comparable(held: HeldInstance) -> Sequence[KnownVersion]:
     return [held.current, *newest[: COMPARED_MAX - 1]]
 
 
-def _has(held: HeldInstance, wire_sha256: str) -> bool:
-    return any(version.wire_sha256 == wire_sha256 for version in held.versions)
+def _with(held: HeldInstance, wire_sha256: str) -> KnownVersion | None:
+    return next((version for version in held.versions if version.wire_sha256 == wire_sha256), None)

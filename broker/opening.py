@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from broker.local import (
@@ -119,3 +120,16 @@ def kafka_configuration(settings: CommonSettings) -> KafkaConfiguration:
     if isinstance(settings, WorkerSettings):
         return replace(configuration, poll_interval_max_s=settings.kafka_poll_interval_max_s)
     return configuration
+
+
+def is_committed_before(settings: CommonSettings, moment: datetime) -> bool:
+    """Whether no message that was published before `moment` waits in the log. Of a local log: whether none waits.
+
+    Raises:
+        Misconfigured, Retryable: Kafka refused or did not answer.
+    """
+    if not settings.kafka_bootstrap:
+        return not any(waiting_messages(settings).values())
+    from broker.kafka import watermark
+
+    return watermark.is_committed_before(kafka_configuration(settings), moment)

@@ -56,10 +56,24 @@ def original(
 
 @archive.command()
 def rebuild(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Build a new catalog from segments and journal alone, verify it, then put it in the old one's place.
+    """Build a new catalog from segments and journal alone.
 
-    Needs the data folder to itself: stop sansfilm first.
+    Embedded: verified, then put in the old one's place; needs the data folder to itself, so stop sansfilm first. On
+    PostgreSQL: into the database of SANSFILM_CATALOG_URL, which must be empty and have its tables (sansfilm catalog
+    migrate); if it does not come to its end, make the database anew.
     """
     from cli.archive_work import run_rebuild
 
     raise typer.Exit(run_rebuild(data_dir, as_json=as_json))
+
+
+@archive.command()
+def reconcile(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """After PostgreSQL was restored from a backup: commit what the archive has and the catalog does not know.
+
+    Workers may run, and it may be run again. Until it was, the keeper neither collects nor compacts. Exit code 1 if
+    something is wrong with the archive.
+    """
+    from cli.archive_work import run_reconcile
+
+    raise typer.Exit(run_reconcile(data_dir, as_json=as_json))

@@ -1,4 +1,4 @@
-"""What `sansfilm archive` does: verify, give back an original, rebuild."""
+"""What `sansfilm archive` does: verify, give back an original, rebuild, reconcile."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 from archive.catalog import KnownVersion
 from archive.findings import Finding, Progress
+from archive.segment_store import Comparer
 from cli.output import err, out, print_json, size_text, table
 from cli.place import Place, open_place
 from cli.send import progress_bar
+from runtime.clock import SystemClock
 from runtime.errors import Misconfigured
 from runtime.settings import WebSettings, load_settings
 from schemas.record import InstanceRecord
@@ -71,25 +73,23 @@ def run_rebuild(data_dir: Path | None, *, as_json: bool) -> int:
     """Rebuild the catalog; gives 1 if the archive had something to complain about.
 
     Raises:
-        Misconfigured: sansfilm runs on the folder.
+        Misconfigured: sansfilm runs on the folder, or the database is not empty.
         Fatal: the new catalog would lose something; the old one stays.
     """
-    from archive.compare import comparer
-    from archive.rebuild import rebuild
+    from archive.rebuild import rebuild, rebuild_into
     from cli.folder import DataFolder
-    from instances.decode import IsolatedDecoder
 
-    with open_place(data_dir, None, without_catalog=True) as place, DataFolder(place.settings.data_dir):
-        limits = load_settings(WebSettings, data_dir=data_dir)
-        decoder = IsolatedDecoder(
-            processes=limits.decode_processes,
-            timeout_s=limits.decode_timeout_s,
-            memory_max_bytes=limits.decode_memory_max_bytes,
-        )
-        with closing(decoder), _progress("reading segments") as progress:
-            equal = comparer(place.store, decoder.samples)
-            done = rebuild(place.store, place.settings.catalog_path, equal=equal, progress=progress)
-        counters = dict(place.reader.counters(place.settings.tenant))
+    with open_place(data_dir, None, without_catalog=True) as place:
+        settings, url = place.settings, place.settings.catalog_url.get_secret_value()
+        with _comparing(place) as equal, _progress("reading segments") as progress:
+            if url:
+                from archive.postgres import bounds_of
+
+                done = rebuild_into(place.store, url, equal=equal, progress=progress, bounds=bounds_of(settings))
+            else:
+                with DataFolder(settings.data_dir):
+                    done = rebuild(place.store, settings.catalog_path, equal=equal, progress=progress)
+        counters = dict(place.reader.counters(settings.tenant))
     errors = [finding for finding in done.findings if finding.kind.is_error]
     if as_json:
         counts = {"segments": done.segments, "journal_entries": done.journal_entries, "records": done.records}
@@ -99,6 +99,58 @@ def run_rebuild(data_dir: Path | None, *, as_json: bool) -> int:
         out().print(f"the catalog was rebuilt from {read}")
         _show(done.findings)
     return 1 if errors else 0
+
+
+def run_reconcile(data_dir: Path | None, *, as_json: bool) -> int:
+    """Bring a restored catalog up; gives 1 if the archive had something to complain about.
+
+    Raises:
+        Misconfigured: the catalog is embedded.
+    """
+    from archive.journal import conflict_writer, same_writer
+    from archive.keeping import open_keeping
+    from archive.opening import open_worker_catalog
+    from archive.reconcile import Reconciliation
+
+    clock = SystemClock()
+    with open_place(data_dir, None) as place, closing(open_keeping(place.settings, clock)) as keeping:
+        catalog = open_worker_catalog(place.settings, clock=clock)
+        with closing(catalog), _comparing(place) as equal, _progress("comparing segments") as progress:
+            done = Reconciliation(
+                store=place.store,
+                catalog=catalog,
+                keeping=keeping,
+                equal=equal,
+                on_conflict=conflict_writer(place.store, clock),
+                on_same=same_writer(place.store, clock),
+            ).run(progress)
+    errors = [finding for finding in done.findings if finding.kind.is_error]
+    counts = {
+        name: getattr(done, name) for name in ("segments", "records", "new", "conflicts", "decisions", "condemned")
+    }
+    if as_json:
+        print_json({"clean": not errors, **counts, "findings": _plain(done.findings)})
+    else:
+        read = f"{done.records:,} records of {done.segments:,} segments that it did not know"
+        came = f"{done.new:,} new, {done.conflicts:,} in conflict, {done.decisions:,} decisions"
+        out().print(f"the catalog has {read}: {came}; the keeper goes on")
+        _show(done.findings)
+    return 1 if errors else 0
+
+
+@contextmanager
+def _comparing(place: Place) -> Iterator[Comparer]:
+    from archive.compare import comparer
+    from instances.decode import IsolatedDecoder
+
+    limits = load_settings(WebSettings, data_dir=place.settings.data_dir)
+    decoder = IsolatedDecoder(
+        processes=limits.decode_processes,
+        timeout_s=limits.decode_timeout_s,
+        memory_max_bytes=limits.decode_memory_max_bytes,
+    )
+    with closing(decoder):
+        yield comparer(place.store, decoder.samples)
 
 
 @contextmanager

@@ -49,28 +49,37 @@ def migrate(data_dir: DataDir = None, as_json: Json = False) -> None:
 def check(data_dir: DataDir = None, as_json: Json = False) -> None:
     """See whether the catalog can be reached and its tables fit this program; changes nothing.
 
-    Exit code 2 and a sentence if a worker would not start on it.
+    Exit code 2 and a sentence if a worker would not start on it; 1 if it was restored from a backup and has to be
+    brought up to its archive (sansfilm archive reconcile).
     """
     from contextlib import closing
 
-    from archive import schema
+    from archive import schema, tide
+    from archive.opening import open_store
     from archive.postgres import bounds_of, place_of
     from archive.sql_catalog import open_postgres_catalog
     from cli.output import out, print_json
 
     settings = _settings(data_dir)
-    url = settings.catalog_url.get_secret_value()
+    url, restored = settings.catalog_url.get_secret_value(), False
     if not url:
         _check_file(settings)
         place = str(settings.catalog_path)
     else:
+        with closing(open_store(settings)) as store:
+            written = tide.read(store)
         with closing(open_postgres_catalog(url, bounds=bounds_of(settings))) as opened:
             life, place = opened.incarnation(), place_of(url)
+        restored = tide.is_restored(written, life)
     if as_json:
         body: dict[str, object] = {"place": place, "revision": schema.REVISION}
-        print_json(body | ({"incarnation": life.id, "tide": life.tide} if url else {}))
+        print_json(body | ({"incarnation": life.id, "tide": life.tide, "restored": restored} if url else {}))
     else:
         out().print(f"the catalog in {place} fits this program", markup=False, soft_wrap=True)
+        if restored:
+            out().print("it was restored since it kept this archive: run sansfilm archive reconcile", soft_wrap=True)
+    if restored:
+        raise typer.Exit(1)
 
 
 def _settings(data_dir: Path | None) -> CommonSettings:

@@ -131,6 +131,17 @@ def web(
     raise typer.Exit(run_web_alone(_load("WebSettings", flags)))
 
 
+@app.command(rich_help_panel=RUN)
+def keeper(data_dir: DataDir = None) -> None:
+    """Run a keeper alone: events to other systems, and the archive's and the log's upkeep. For a region.
+
+    Where several run, one at a time does each duty and the others stand by.
+    """
+    from cli.roles import run_keeper_role
+
+    raise typer.Exit(run_keeper_role(_load("KeeperSettings", {"data_dir": data_dir})))
+
+
 app.add_typer(topics, name="topics", rich_help_panel=RUN)
 app.add_typer(spool, name="spool", rich_help_panel=RUN)
 

@@ -1,10 +1,11 @@
-"""Writes docs/settings.md, docs/metrics.md and docs/cli.md from the models they describe: ``python -m cli.reference``.
+"""Writes docs/settings.md, metrics.md, cli.md and events.md from the models they describe: ``python -m cli.reference``.
 
 A test fails while a page is stale.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,12 +16,21 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from runtime import metrics
-from runtime.settings import CommonSettings, EdgeSettings, SupervisedSettings, WebSettings, WorkerSettings
+from runtime.settings import (
+    CommonSettings,
+    EdgeSettings,
+    KeeperSettings,
+    SupervisedSettings,
+    WebSettings,
+    WorkerSettings,
+)
+from schemas.events import EVENTS, json_schema
 
 _ROLES: Final = (
     ("Every role", CommonSettings, ()),
     ("edge", EdgeSettings, (CommonSettings,)),
     ("worker", WorkerSettings, (CommonSettings,)),
+    ("keeper", KeeperSettings, (CommonSettings,)),
     ("web", WebSettings, (CommonSettings, EdgeSettings)),
     ("`sansfilm up` and `sansfilm edge`", SupervisedSettings, (CommonSettings,)),
 )
@@ -29,7 +39,12 @@ _BOUNDS: Final = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": 
 
 def pages() -> dict[str, str]:
     """Every generated page by its path in the repository."""
-    return {"docs/settings.md": settings_page(), "docs/metrics.md": metrics_page(), "docs/cli.md": cli_page()}
+    return {
+        "docs/settings.md": settings_page(),
+        "docs/metrics.md": metrics_page(),
+        "docs/cli.md": cli_page(),
+        "docs/events.md": events_page(),
+    }
 
 
 def settings_page() -> str:
@@ -58,7 +73,7 @@ def metrics_page() -> str:
         "# Metrics",
         "",
         "`/metrics` of the web role gives those of every process of the machine, in Prometheus text format. Each "
-        "sample carries `role` (edge, worker, web) and `process` (its index) besides the labels below; those "
+        "sample carries `role` (edge, worker, keeper, web) and `process` (its index) besides the labels below; those "
         "from `sansfilm_waiting_messages` on are of the machine as a whole, looked at for each scrape, and carry none "
         "of the two: they hold while a role is down. Histograms have "
         "`_bucket`, `_sum` and `_count`. On Linux each process adds `process_cpu_seconds_total`, "
@@ -68,6 +83,24 @@ def metrics_page() -> str:
         *_table(("metric", "type", "labels", "meaning"), rows),
         "",
     ]
+    return "\n".join(lines)
+
+
+def events_page() -> str:
+    """Each event with the JSON Schema of its data."""
+    lines = [
+        "# Events",
+        "",
+        "The keeper of a region publishes what was committed to the Kafka topic `<prefix>.events`, as CloudEvents 1.0 "
+        "in the binary mode of their Kafka binding: the attributes are headers (`ce_id`, `ce_type`, `ce_source`, "
+        "`ce_time`, `ce_tenant`), the value is the data in JSON, the key is `<tenant>/<StudyInstanceUID>`. Delivery is "
+        "at least once: a repetition has the same `ce_source` and `ce_id`. Events stay seven days unless the topic is "
+        "set otherwise; they are no source of truth, the archive is. None holds an attribute of a patient.",
+        "",
+    ]
+    for event in EVENTS:
+        schema = json.dumps(json_schema(event), indent=2, ensure_ascii=False)
+        lines += [f"## {event.type}", "", " ".join((event.__doc__ or "").split()), "", "```json", schema, "```", ""]
     return "\n".join(lines)
 
 

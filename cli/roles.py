@@ -16,7 +16,7 @@ from runtime.errors import Fatal, Misconfigured, SansfilmError
 from runtime.health import HealthServer, merge_metrics
 from runtime.lifecycle import name_process, stop_on_signals
 from runtime.logs import configure_logs, get_logger
-from runtime.settings import CommonSettings, EdgeSettings, WebSettings, WorkerSettings
+from runtime.settings import CommonSettings, EdgeSettings, KeeperSettings, WebSettings, WorkerSettings
 
 #: A role's own loop: runs until `stop` is set, calls `ready` once it takes work.
 Body = Callable[[threading.Event, Callable[[], None]], None]
@@ -53,6 +53,17 @@ def run_worker_role(settings: WorkerSettings, index: int = 0, *, supervised: boo
         run_worker(settings, stop, ready)
 
     return run_role("worker", index, settings, body, supervised=supervised)
+
+
+def run_keeper_role(settings: KeeperSettings, *, supervised: bool = False) -> int:
+    """Publish events, collect, compact and trim until told to stop; gives the exit code."""
+
+    def body(stop: threading.Event, ready: Callable[[], None]) -> None:
+        from keeper.keeper import run_keeper
+
+        run_keeper(settings, stop, ready)
+
+    return run_role("keeper", 0, settings, body, supervised=supervised)
 
 
 def run_web_role(settings: WebSettings, listener: socket.socket, *, supervised: bool = False) -> int:

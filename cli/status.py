@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 from broker.opening import local_usage, waiting_messages
 from cli.folder import is_locked
 from cli.output import err, fields, out, print_json, size_text, table
 from cli.place import Place, require_catalog
+from runtime.clock import SystemClock
 from runtime.errors import Misconfigured
 from runtime.health import collect
 from runtime.roll import read_roll
@@ -44,6 +46,8 @@ class Status:
     disk_total_bytes: int
     #: Whether the free space lets the edge receive (`disk_reserve_bytes`).
     receiving: bool
+    #: Whether the catalog was restored from a backup and has to be brought up to its archive.
+    restored: bool
 
     @property
     def drained(self) -> bool:
@@ -60,7 +64,7 @@ class Status:
         return sum(self.lag_messages.values()) + self.spool_messages
 
 
-def look(place: Place) -> Status:
+def look(place: Place, *, restored: bool = False) -> Status:
     """Ask every process, the log, the catalog and the disk, once."""
     settings = place.settings
     roll = read_roll(settings.run_dir)  # read first: a process that is started meanwhile is not missing
@@ -82,7 +86,20 @@ def look(place: Place) -> Status:
         disk_free_bytes=disk.free,
         disk_total_bytes=disk.total,
         receiving=disk.free >= settings.disk_reserve_bytes + 1.1 * usage.uncommitted_bytes,
+        restored=restored,
     )
+
+
+def _is_restored(place: Place) -> bool:
+    """Asked of a catalog on PostgreSQL alone: an embedded one is rebuilt instead."""
+    if not place.settings.catalog_url.get_secret_value():
+        return False
+    from archive import tide
+    from archive.keeping import open_keeping
+
+    written = tide.read(place.store)
+    with closing(open_keeping(place.settings, SystemClock())) as keeping:
+        return tide.is_restored(written, keeping.life())
 
 
 def run_status(settings: CommonSettings, *, wait_drained: bool, timeout_s: float, as_json: bool) -> int:
@@ -91,11 +108,12 @@ def run_status(settings: CommonSettings, *, wait_drained: bool, timeout_s: float
     Also if a process that is meant to run does not, or if the catalog is missing.
     """
     with Place(settings, without_catalog=True) as place:
-        status = look(place)
+        restored = _is_restored(place)
+        status = look(place, restored=restored)
         deadline_s = time.monotonic() + timeout_s
         while wait_drained and not (status.drained and status.sound) and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
-            status = look(place)
+            status = look(place, restored=restored)
     if as_json:
         print_json(asdict(status))
     else:
@@ -135,8 +153,14 @@ def _show(status: Status) -> None:
                 "spooled here": f"{status.spool_messages} messages to ship" if status.spool_messages else "",
                 **archive,
                 "archive": size_text(status.archive.get("bytes", 0)),
-                "catalog": "missing: stop sansfilm and run sansfilm archive rebuild" if status.catalog_missing else "",
+                "catalog": _catalog_note(status),
                 "disk": disk + paused,
             }
         )
     )
+
+
+def _catalog_note(status: Status) -> str:
+    if status.catalog_missing:
+        return "missing: stop sansfilm and run sansfilm archive rebuild"
+    return "was restored: run sansfilm archive reconcile" if status.restored else ""

@@ -35,7 +35,7 @@ def up(
     http_port: Annotated[int, typer.Option(help="Port of the pages and DICOMweb.")] = 8080,
     dicom_port: Annotated[int, typer.Option(help="Port of the first edge; the others follow.")] = 11112,
 ) -> None:
-    """Start three Kafka brokers, PostgreSQL, S3, two edges, a worker a lane and web; Ctrl-C stops them all."""
+    """Start Kafka brokers, PostgreSQL, S3, two edges, a worker a lane, a keeper and web; Ctrl-C stops them all."""
     shape = Shape(
         brokers=brokers,
         edges=edges,

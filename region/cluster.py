@@ -1,4 +1,4 @@
-"""A region on one machine: brokers, PostgreSQL and S3, edges, a worker a lane, web; real components, no Docker."""
+"""A region on one machine, of real components: brokers, PostgreSQL and S3; edges, a worker a lane, a keeper, web."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ class Cluster:
         self.http_port = self.shape.http_port or ports[-1]
         self.edges: list[Role] = []
         self.workers: list[Role] = []
+        self.keeper: Role
         self.web: Role
 
     @property
     def roles(self) -> list[Role]:
         """Every role, in the order of an instance's way."""
-        return [*self.edges, *self.workers, self.web]
+        return [*self.edges, *self.workers, self.keeper, self.web]
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -168,6 +169,7 @@ class Cluster:
     def _make_roles(self) -> None:
         web = {**self._common(WORKER), "SANSFILM_HTTP_PORT": str(self.http_port)}
         self.web = Role(["web"], self.folder / "web", web, awaits=["web"])
+        self.keeper = Role(["keeper"], self.folder / "keeper", self._common(WORKER), awaits=["keeper"])
         self.edges = [self.edge_role(number) for number in range(self.shape.edges)]
         self.workers = [self.worker_role(number, lanes) for number, lanes in enumerate(self.shape.workers)]
 

@@ -43,6 +43,15 @@ RegionPoint = Literal[
     "forwarder.published",
     "forwarder.delivered",
     "forwarder.freed",
+    "collector.condemned",
+    "collector.journaled",
+    "collector.deleted",
+    "relay.published",
+    "relay.deleted",
+    "tide.raised",
+    "compactor.put",
+    "compactor.journaled",
+    "compactor.swapped",
 ]
 #: Points of the embedded form, every one of which `sansfilm up` passes.
 POINTS: Final[tuple[str, ...]] = get_args(Point)

@@ -105,6 +105,52 @@ BATCH_SECONDS = Histogram(
 )
 BATCH_RETRIES = Counter("sansfilm_batch_retries_total", "Attempts repeated after a passing fault.", registry=REGISTRY)
 ARCHIVED_BYTES = Counter("sansfilm_archived_bytes_total", "Bytes written to segments.", registry=REGISTRY)
+KEEPER_ROUNDS = Counter(
+    "sansfilm_keeper_rounds_total",
+    "Rounds of the keeper, by duty (relay, collect, compact, janitor, tide) and outcome (done, failed, refused; idle: "
+    "another keeper has the duty).",
+    ["duty", "outcome"],
+    registry=REGISTRY,
+)
+KEEPER_SECONDS = Histogram(
+    "sansfilm_keeper_seconds",
+    "Time of a round of the keeper, by duty.",
+    ["duty"],
+    buckets=(*_LATENCY_S, 60.0, 300.0, 1800.0),
+    registry=REGISTRY,
+)
+KEEPER_REFUSES = Gauge(
+    "sansfilm_keeper_refuses",
+    "1 while the keeper neither collects nor compacts: the catalog was restored; run sansfilm archive reconcile.",
+    registry=REGISTRY,
+)
+OUTBOX_ROWS = Gauge(
+    "sansfilm_outbox_rows", "Rows of events that are not published yet, counted up to 100,000.", registry=REGISTRY
+)
+OUTBOX_AGE_SECONDS = Gauge("sansfilm_outbox_age_seconds", "Age of the oldest of them.", registry=REGISTRY)
+EVENTS_PUBLISHED = Counter(
+    "sansfilm_events_published_total",
+    "Events that Kafka acknowledged, by type (instance.committed, instance.quarantined, study.stable).",
+    ["type"],
+    registry=REGISTRY,
+)
+SEGMENTS_COLLECTED = Counter(
+    "sansfilm_segments_collected_total",
+    "Segments that the collector condemned, and deleted (condemned or replaced ones).",
+    ["kind"],
+    registry=REGISTRY,
+)
+SEGMENTS_UNREPRESENTED = Gauge(
+    "sansfilm_segments_unrepresented",
+    "Old segments that no transaction committed and whose content the catalog lacks: run sansfilm archive reconcile.",
+    registry=REGISTRY,
+)
+COMPACTED = Counter(
+    "sansfilm_compacted_total",
+    "What the compactor wrote and left behind: segments written, segments replaced, members moved.",
+    ["kind"],
+    registry=REGISTRY,
+)
 HTTP_REQUESTS = Counter(
     "sansfilm_http_requests_total",
     "HTTP requests, by service and status class.",

@@ -177,6 +177,46 @@ class WorkerSettings(CommonSettings):
     retry_wait_max_s: float = Field(30.0, gt=0, description="Longest pause between attempts while a fault lasts.")
 
 
+class KeeperSettings(CommonSettings):
+    """What is done behind the catalog's back: events published, segments merged and collected, the log trimmed."""
+
+    relay_period_s: float = Field(0.5, gt=0, description="Pause after which events are looked for where none were.")
+    relay_rows_max: int = Field(64, ge=1, le=10_000, description="Rows of events (a batch each) published at once.")
+    study_stable_after_s: float = Field(
+        60.0, gt=0, description="A study in which nothing changed for so long is told of as stable."
+    )
+    tide_period_s: float = Field(
+        60.0, gt=0, description="How often the catalog's life is compared with the archive's, and the tide raised."
+    )
+    collect_period_s: float = Field(
+        6 * 3600.0, gt=0, description="Pause between two searches for what can be collected: each lists the archive."
+    )
+    collect_after_s: float = Field(
+        86400.0,
+        gt=0,
+        description="Age, in the store, of a segment that nothing refers to before it is given up. Nothing is while "
+        "the log holds uncommitted messages of half this age. Covers the time from a claim check's upload to its "
+        "message's publishing.",
+    )
+    collect_grace_s: float = Field(3600.0, ge=0, description="From giving a segment up to deleting it.")
+    replaced_keep_s: float = Field(
+        8 * 86400.0,
+        ge=3600,
+        description="How long segments stay whose content was compacted into others: at least as long as the oldest "
+        "backup of the catalog that may be restored, and as readers may take with what they have looked up.",
+    )
+    compact_period_s: float = Field(300.0, gt=0, description="Pause between two searches for small segments.")
+    compact_after_s: float = Field(3600.0, ge=0, description="Age at which a small segment may be compacted.")
+    compact_below_bytes: int = Field(8 * MIB, ge=4096, description="Segments of at least this size are left alone.")
+    compact_target_bytes: int = Field(
+        64 * MIB, ge=MIB, description="Size of compacted segments; one is held in memory while it is made."
+    )
+    janitor_period_s: float = Field(3600.0, gt=0, description="Pause between two deletions from Kafka's topics.")
+    log_keep_s: float = Field(
+        72 * 3600.0, ge=0, description="How long committed messages stay in Kafka, where they could be replayed."
+    )
+
+
 class WebSettings(EdgeSettings):
     """The readers, and STOW-RS."""
 

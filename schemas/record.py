@@ -138,12 +138,16 @@ class PlacedRecord:
 
     record: Record
     location: MemberLocation
+    #: Of what was compacted: the id of the segment in whose place it was committed.
+    origin: str = ""
 
 
 def encode_placed(placed: PlacedRecord) -> bytes:
     """One line of a segment's index: JSON in UTF-8, without the line feed."""
     kind = "instance" if isinstance(placed.record, InstanceRecord) else "quarantine"
     body = {"kind": kind, "location": placed.location, "record": placed.record}
+    if placed.origin:
+        body["origin"] = placed.origin
     return _ENCODER.encode(body).encode()
 
 
@@ -168,13 +172,15 @@ def decode_placed(line: bytes | str) -> PlacedRecord:
         body = json.loads(line)
         record = body["record"]
         attributes = _attributes(record.pop("attributes"))
-        location = MemberLocation(**body["location"])
+        location, origin = MemberLocation(**body["location"]), body.get("origin", "")
         if body["kind"] == "quarantine":
             reason = QuarantineReason(record.pop("reason"))
             return PlacedRecord(
-                record=QuarantineRecord(attributes=attributes, reason=reason, **record), location=location
+                record=QuarantineRecord(attributes=attributes, reason=reason, **record),
+                location=location,
+                origin=origin,
             )
-        return PlacedRecord(record=_instance(attributes, record), location=location)
+        return PlacedRecord(record=_instance(attributes, record), location=location, origin=origin)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an index line: {type(error).__name__}") from error
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from archive.segment_store import Buffer, SegmentStore
+from archive.filing import member_of
+from archive.segment_store import AdoptedMember, Buffer, PreparedMember, SegmentStore
 from schemas.message import Message, MessageAttributes
 from schemas.record import MemberLocation
 from segments.disk import mapped_errors
@@ -67,3 +68,16 @@ def _mapped(path: Path, location: MemberLocation) -> Buffer:
             raise SegmentDamaged("the segment is shorter than its claim check says")
         mapped = mmap.mmap(segment.fileno(), end, access=mmap.ACCESS_READ)
     return memoryview(mapped)[location.offset : end]
+
+
+def carried(
+    member: PreparedMember | AdoptedMember, condemned: Collection[str], store: SegmentStore
+) -> PreparedMember | AdoptedMember:
+    """`member`; where its claim check is being collected, its bytes, read while they are still there.
+
+    Raises:
+        FileNotFoundError: they are gone: the collector's settings did not cover how long the message was on its way.
+    """
+    if isinstance(member, PreparedMember) or member.location.segment not in condemned:
+        return member
+    return member_of(member.record, list(store.stream(member.location)))

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from archive.catalog import Catalog, KnownVersion, Same, Verdict
+from archive.catalog import Catalog, KnownVersion, OnSame, Same, SegmentCondemned, Verdict
 from archive.segment_store import AdoptedMember, SegmentStore
 from broker.log import Consumer, Taken
 from runtime.faults import reach
 from schemas.identifiers import SegmentKey
 from schemas.message import DECISION_MADE
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
+from workers.claims import carried
 from workers.decisions import Considered
 from workers.healing import heal
 from workers.preparation import AlreadyHeld, Judged, KnownVersions, Member
@@ -68,6 +69,8 @@ class Pipeline:
     on_conflict: Callable[[PlacedRecord, KnownVersion], None]
     consider: Callable[[Taken], Considered]
     execute: Callable[[Considered], None]
+    #: Where several processes put.
+    on_same: OnSame | None = None
 
     def prepare(self, taken: Sequence[Taken]) -> Batch:
         """Steps 4 to 6: parse, look for a hint, transcode with proof; message by message, in the pool's threads."""
@@ -86,21 +89,18 @@ class Pipeline:
 
     def put(self, batch: Batch) -> None:
         """Step 7: one immutable segment per tenant, durable on return."""
-        for tenant, members in _by_tenant(batch.members).items():
-            if tenant not in batch.placed:
-                put = self.store.put(tenant, members)
-                batch.segments[tenant], batch.placed[tenant] = put.key, _place(members, put.locations)
+        self._put_missing(batch)
         reach("worker.put")
 
     def commit(self, batch: Batch) -> None:
-        """Step 8: one catalog transaction, which alone decides New, Same, Conflict; then the operators' decisions."""
-        placed = [one for group in batch.placed.values() for one in group]
-        if placed and not batch.committed:
-            verdicts = self.catalog.commit_batch(
-                placed, equal=self.equal, on_conflict=self.on_conflict, segments=list(batch.segments.values())
-            )
-            batch.verdicts.update(_label(verdict) for verdict in verdicts)
-            batch.same = [one for one, verdict in zip(placed, verdicts, strict=True) if isinstance(verdict, Same)]
+        """Step 8: one catalog transaction, which alone decides New, Same, Conflict; then the operators' decisions.
+
+        Raises:
+            SegmentCondemned: the batch came too late for the collector; the next attempt puts it again.
+        """
+        if not batch.committed:
+            self._put_missing(batch)
+            self._commit_placed(batch)
         batch.committed = True
         heal(self.store, self.catalog, batch.same)
         for decision in batch.decisions:
@@ -110,6 +110,33 @@ class Pipeline:
     def commit_positions(self, batch: Batch) -> None:
         """Step 9: the log may forget these messages."""
         self.consumer.commit(taken.position for taken in batch.taken)
+
+    def _put_missing(self, batch: Batch) -> None:
+        for tenant, members in _by_tenant(batch.members).items():
+            if tenant not in batch.placed:
+                put = self.store.put(tenant, members)
+                batch.segments[tenant], batch.placed[tenant] = put.key, _place(members, put.locations)
+
+    def _commit_placed(self, batch: Batch) -> None:
+        placed = [one for group in batch.placed.values() for one in group]
+        if not placed:
+            return
+        try:
+            verdicts = self.catalog.commit_batch(
+                placed,
+                equal=self.equal,
+                on_conflict=self.on_conflict,
+                on_same=self.on_same,
+                segments=list(batch.segments.values()),
+            )
+        except SegmentCondemned as error:
+            for tenant in {key.partition("/")[0] for key in error.keys}:
+                batch.segments.pop(tenant, None)
+                batch.placed.pop(tenant, None)
+            batch.members = [carried(one, error.keys, self.store) for one in batch.members]
+            raise
+        batch.verdicts.update(_label(verdict) for verdict in verdicts)
+        batch.same = [one for one, verdict in zip(placed, verdicts, strict=True) if isinstance(verdict, Same)]
 
 
 def is_decision(taken: Taken) -> bool:

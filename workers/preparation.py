@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from archive.catalog import KnownVersion
-from archive.filing import Received, Stored, instance_record, member_name, provenance
+from archive.filing import Received, Stored, instance_record, member_of
 from archive.segment_store import AdoptedMember, Buffer, PreparedMember
 from broker.log import Position
 from instances.description import Description, describe
@@ -22,7 +22,7 @@ from runtime.errors import Rejected, Retryable, Unfileable
 from runtime.logs import get_logger
 from schemas.message import MessageAttributes
 from schemas.reasons import KeptReason, QuarantineReason, WarningCode
-from schemas.record import InstanceRecord, MemberLocation, QuarantineRecord
+from schemas.record import MemberLocation, QuarantineRecord
 from segments.checksum import crc32c_hex
 
 #: What is committed, by (tenant, SOP Instance UID).
@@ -89,9 +89,7 @@ def quarantine(
     record = QuarantineRecord(attributes=attributes, reason=reason, detail=detail, wire_sha256=digest)
     if claim is not None:
         return AdoptedMember(record=record, location=claim)
-    why = {"quarantine_reason": str(reason), "quarantine_detail": detail}
-    headers = {**attributes.to_headers(), **why, "crc32c": attributes.crc32c or crc32c_hex([file])}
-    return PreparedMember(record=record, name=f"unnamed/{attributes.id}", provenance=headers, parts=[file])
+    return member_of(record, [file])
 
 
 def positioned(judged: J, position: Position) -> J:
@@ -159,7 +157,7 @@ def _rewritten(received: Received, outcome: Transcoded) -> PreparedMember:
         recipe=dict(outcome.recipe),
         kept_reason=None,
     )
-    return _member(instance_record(received, stored), [header, *outcome.parts])
+    return member_of(instance_record(received, stored), [header, *outcome.parts])
 
 
 def _kept(received: Received, outcome: Kept, file: Buffer, claim: MemberLocation | None) -> Member:
@@ -173,8 +171,4 @@ def _kept(received: Received, outcome: Kept, file: Buffer, claim: MemberLocation
         kept_reason=outcome.reason,
     )
     record = instance_record(received, stored)
-    return AdoptedMember(record=record, location=claim) if claim else _member(record, [file])
-
-
-def _member(record: InstanceRecord, parts: Sequence[Buffer]) -> PreparedMember:
-    return PreparedMember(record=record, name=member_name(record), provenance=provenance(record, parts), parts=parts)
+    return AdoptedMember(record=record, location=claim) if claim else member_of(record, [file])

@@ -12,7 +12,7 @@ from functools import partial
 
 from archive.catalog import Equal, OnConflict
 from archive.compare import comparer, versions_equal
-from archive.journal import conflict_writer
+from archive.journal import conflict_writer, same_writer
 from archive.layout import path_of
 from archive.opening import is_embedded, open_catalog_reader, open_store, open_worker_catalog
 from archive.segment_store import SegmentStore
@@ -168,6 +168,7 @@ def _lane(
         on_conflict=rooms.on_conflict,
         consider=rooms.decider.consider,
         execute=rooms.decider.execute,
+        on_same=None if is_embedded(settings) else same_writer(rooms.store, rooms.clock),
     )
     return LaneLoop(
         lane=lane,

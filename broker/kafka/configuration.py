@@ -16,6 +16,8 @@ from schemas.message import Lane
 _ATTRIBUTES_MAX_BYTES: Final = MIB
 #: How long a request may go unanswered before its connection is given up: a frozen broker is noticed after that.
 _REQUEST_TIMEOUT_MS: Final = 10_000
+#: How long events stay, unless an operator changes it.
+_EVENTS_KEEP_MS: Final = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class KafkaConfiguration:
 
     #: Brokers, ``host:port,...``.
     bootstrap: str
-    #: Topics are ``<prefix>.<lane>`` and ``<prefix>.torn``, groups ``<prefix>-workers-<lane>``.
+    #: Topics are ``<prefix>.<lane>``, ``<prefix>.events`` and ``<prefix>.torn``, groups ``<prefix>-workers-<lane>``.
     prefix: str = "sansfilm"
     #: Largest value of a message; larger instances travel as claim checks.
     inline_max_bytes: int = MIB
@@ -47,6 +49,11 @@ class KafkaConfiguration:
     def torn_topic(self) -> str:
         """Where messages are set aside that are none of ours, or no longer what was sent."""
         return f"{self.prefix}.torn"
+
+    @property
+    def events_topic(self) -> str:
+        """What was committed, for other systems."""
+        return f"{self.prefix}.events"
 
     def topic(self, lane: Lane) -> str:
         """The topic of a lane."""
@@ -98,16 +105,24 @@ class KafkaConfiguration:
         }
 
     def topic_settings(self, topic: str, *, replication: int) -> dict[str, str]:
-        """What a topic must be set to: nothing expires, nothing is compacted, one broker may be lost."""
+        """What a topic must be set to: nothing expires, nothing is compacted, one broker may be lost.
+
+        Events may expire: they are no source of truth, and how long they stay is the operator's choice.
+        """
         limit_bytes = self.message_max_bytes * (2 if topic == self.torn_topic else 1)
+        expires = {"retention.ms": "-1", "retention.bytes": "-1"} if topic != self.events_topic else {}
         return {
             "min.insync.replicas": str(min(2, replication)),
             "cleanup.policy": "delete",
-            "retention.ms": "-1",
-            "retention.bytes": "-1",
+            **expires,
             "max.message.bytes": str(limit_bytes),
             "unclean.leader.election.enable": "false",
         }
+
+    def first_settings(self, topic: str, *, replication: int) -> dict[str, str]:
+        """What a topic is made with."""
+        expires = {"retention.ms": str(_EVENTS_KEEP_MS)} if topic == self.events_topic else {}
+        return self.topic_settings(topic, replication=replication) | expires
 
     @property
     def _fetch_max_bytes(self) -> int:

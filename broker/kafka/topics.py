@@ -66,8 +66,8 @@ class LogTopics:
 
     @property
     def names(self) -> Sequence[str]:
-        """Every topic: the lanes', and the one for what is torn."""
-        return [*map(self._configuration.topic, Lane), self._configuration.torn_topic]
+        """Every topic: those with a study's order, and the one for what is torn."""
+        return [*self._keyed, self._configuration.torn_topic]
 
     def apply(self, *, partitions: int, replication: int) -> Sequence[str]:
         """Make what is missing and repair what can be repaired; gives what was done, a line each.
@@ -134,6 +134,11 @@ class LogTopics:
                     future.result(_TIMEOUT_S)
 
     @property
+    def _keyed(self) -> Sequence[str]:
+        """The lanes' topics and that of the events: a study's key decides the partition."""
+        return [*map(self._configuration.topic, Lane), self._configuration.events_topic]
+
+    @property
     def _torn(self) -> str:
         return self._configuration.torn_topic
 
@@ -154,7 +159,7 @@ class LogTopics:
         missing = [name for name in self.names if name not in present]
         if not missing:
             return
-        settings = self._configuration.topic_settings
+        settings = self._configuration.first_settings
         asked = self._admin.create_topics(
             [
                 NewTopic(
@@ -174,10 +179,10 @@ class LogTopics:
 
     def _grow(self, partitions: int) -> Iterator[str]:
         described = self._all_described()
-        lanes = [name for name in map(self._configuration.topic, Lane) if len(described[name]) < partitions]
-        if not lanes:
+        few = [name for name in self._keyed if len(described[name]) < partitions]
+        if not few:
             return
-        asked = self._admin.create_partitions([NewPartitions(name, partitions) for name in lanes])
+        asked = self._admin.create_partitions([NewPartitions(name, partitions) for name in few])
         with _mapped("add partitions"):
             for name, future in asked.items():
                 future.result(_TIMEOUT_S)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import InternalError
 
-from archive import sql_catalog
+from archive import outbox
 from archive.catalog import Catalog
 from archive.sql_catalog import SqlCatalog, open_postgres_catalog
 from archive.sql_reader import SqlCatalogReader, open_postgres_reader
@@ -82,14 +82,14 @@ def test_every_text_compares_by_code_point(catalog: SqlCatalog) -> None:
         assert connection.exec_driver_sql(others).all() == []
 
 
-def test_the_outbox_is_bounded(
-    catalog: SqlCatalog, postgres: PostgresServer, catalog_url: str, monkeypatch: pytest.MonkeyPatch
+def test_nothing_that_is_to_be_published_is_dropped(
+    catalog: SqlCatalog, catalog_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_catalog, "OUTBOX_ROWS_MAX", 3)
+    monkeypatch.setattr(outbox, "OUTBOX_ROWS_MAX", 3)
     for number in range(5):
         commit(catalog, record(f"1.{number}"))
     with psycopg.connect(catalog_url) as connection:
-        assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (3,)
+        assert connection.execute("SELECT count(*) FROM outbox").fetchone() == (5,)
 
 
 def test_a_server_that_is_away_at_the_start() -> None:

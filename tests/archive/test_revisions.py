@@ -78,14 +78,22 @@ def test_a_new_sqlite_catalog_is_made_whole(tmp_path: Path) -> None:
     engine.dispose()
 
 
+_TO_REVISION_1 = """
+DROP TABLE incarnation; DROP TABLE attempt; DROP TABLE study_unstable;
+DROP INDEX segment_fated; DROP INDEX segment_unsettled; DROP INDEX version_in_segment;
+ALTER TABLE segment DROP COLUMN fate; ALTER TABLE segment DROP COLUMN fate_at; ALTER TABLE segment DROP COLUMN settled;
+UPDATE catalog_revision SET revision = 1;
+"""
+
+
 def test_a_sqlite_catalog_of_revision_1_is_brought_on_with_what_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     with closing(open_catalog(path, clock=StepClock())) as catalog:
         commit(catalog, record("1.1"))
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE incarnation; DROP TABLE attempt; UPDATE catalog_revision SET revision = 1")
+        connection.executescript(_TO_REVISION_1)
     with closing(open_reader(path)) as reader:
-        assert reader.counters(TENANT)["instances"] == 1, "readers need nothing of revision 2"
+        assert reader.counters(TENANT)["instances"] == 1, "readers need nothing of revisions 2 and 3"
         with closing(open_catalog(path, clock=StepClock())) as catalog:
             assert commit(catalog, record("1.1"), record("1.2")) == [SAME, NEW]
             catalog.save_attempts("a", "{}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archive import database, sql_catalog
+from archive import database, outbox, sql_catalog
 from archive.catalog import Catalog
 from archive.sql_catalog import SqlCatalog, open_catalog
 from archive.sql_reader import SqlCatalogReader, open_reader
@@ -139,7 +139,7 @@ def test_a_busy_database_is_retryable_and_commits_nothing(
 
 
 def test_the_outbox_is_bounded(catalog: SqlCatalog, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql_catalog, "OUTBOX_ROWS_MAX", 3)
+    monkeypatch.setattr(outbox, "OUTBOX_ROWS_MAX", 3)
     for number in range(5):
         commit(catalog, record(f"1.{number}"))
     connection = sqlite3.connect(path)

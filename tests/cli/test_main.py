@@ -26,7 +26,20 @@ def test_version_is_that_of_the_project() -> None:
 
 def test_help_names_every_command_and_how_to_begin() -> None:
     shown = runner.invoke(app, ["--help"]).stdout
-    commands = ("up", "edge", "worker", "web", "send", "demo", "status", "trace", "quarantine", "conflict", "archive")
+    commands = (
+        "up",
+        "edge",
+        "worker",
+        "web",
+        "keeper",
+        "send",
+        "demo",
+        "status",
+        "trace",
+        "quarantine",
+        "conflict",
+        "archive",
+    )
     assert all(f" {command} " in shown for command in (*commands, "doctor"))
     assert "Begin with sansfilm up" in shown
 

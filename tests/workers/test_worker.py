@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
+from archive.catalog import SegmentCondemned
 from archive.local_store import LocalSegmentStore
 from archive.original import original
 from archive.sql_catalog import SqlCatalog
@@ -234,3 +235,30 @@ def _assert_held_in(pool: Pool, claim: Message) -> None:
     assert version.location.segment == claim.attributes.data_ref
     with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
         assert original(store, record, version.location) == dataset_bytes(mr_dataset(1))
+
+
+def test_a_batch_that_came_too_late_for_the_collector_is_put_again(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under another key; a condemned claim check is read while it is there and written into the new segment."""
+    pool, commit = make_pool(transcode="keep"), SqlCatalog.commit_batch
+    condemned: list[str] = []
+
+    def too_late(catalog: SqlCatalog, placed: Any, **given: Any) -> Any:
+        if not condemned:
+            condemned.extend({*given["segments"], *(one.location.segment for one in placed)})
+            raise SegmentCondemned(condemned)
+        return commit(catalog, placed, **given)
+
+    monkeypatch.setattr(SqlCatalog, "commit_batch", too_late)
+    large = pool.claim(mr_dataset(2))
+    pool.work(message(mr_dataset(1)), large, message(b"no DICOM"))
+    assert pool.counts() == (2, 2, 1)
+    assert large.attributes.data_ref in condemned
+    with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
+        for number in (1, 2):
+            ((known, record),) = pool.versions(mr_dataset(number))
+            assert known.location.segment not in condemned
+            assert original(store, record, known.location)
+        (entry,) = pool.quarantined()
+        assert entry["location"].segment not in condemned

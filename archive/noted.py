@@ -1,0 +1,101 @@
+"""The whole journal, read at once, and what it says of segments and instances: what a replay must know beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from archive.journal import (
+    CompactedNoted,
+    CondemnedNoted,
+    ConflictNoted,
+    DecisionNoted,
+    Entry,
+    SameNoted,
+    decode_entry,
+)
+from archive.layout import JOURNAL, id_of
+from archive.segment_store import SegmentStore
+from schemas.decisions import UseVersion
+from schemas.record import InstanceRecord
+from segments.tar import SegmentDamaged
+
+#: Tenant and SOP Instance UID.
+Instance = tuple[str, str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Noted:
+    """Entries by key in the order of their ids, and views of them. About 1 kB an entry."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    #: Digests that were kept as a further version, by instance.
+    conflicts: set[tuple[str, str, str]] = field(default_factory=set)
+    #: Messages whose receipts under a UID are none: other receipts of the same content stand.
+    same: set[tuple[str, str, str]] = field(default_factory=set)
+    condemned: set[str] = field(default_factory=set)
+    #: Compacted segments that are there, by the id of a segment whose place they take; the last one counts.
+    moved: dict[str, str] = field(default_factory=dict)
+    #: Such compacted segments, and the segments whose content is in one of them, by key.
+    compacted: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
+
+    def of_decisions(self) -> Iterator[DecisionNoted]:
+        """Decisions, oldest first."""
+        return (entry for entry in self.entries.values() if isinstance(entry, DecisionNoted))
+
+    def is_conflict(self, record: InstanceRecord) -> bool:
+        """Whether this content was kept beside the first one."""
+        at = (record.attributes.tenant, record.instance.sop_instance_uid, record.wire_sha256)
+        return at in self.conflicts
+
+    def is_same(self, record: InstanceRecord) -> bool:
+        """Whether another receipt stands for this one."""
+        return (record.attributes.tenant, record.instance.sop_instance_uid, record.attributes.id) in self.same
+
+    def current(self) -> Mapping[Instance, str]:
+        """The digest that an entry named last as the current version, by instance."""
+        found: dict[Instance, str] = {}
+        for entry in self.entries.values():
+            if isinstance(entry, ConflictNoted):
+                found[entry.tenant, entry.sop_instance_uid] = entry.current_wire_sha256
+            elif isinstance(entry, DecisionNoted) and isinstance(entry.decision, UseVersion):
+                made = entry.decision
+                found[made.tenant, made.sop_instance_uid] = made.wire_sha256
+        return found
+
+
+def read_journal(store: SegmentStore, *, damaged: Callable[[str, str], None]) -> Noted:
+    """Every entry of the store; `damaged` is told the key of one that cannot be read, and why."""
+    noted = Noted()
+    for key in store.keys(f"{JOURNAL}/"):
+        try:
+            entry = decode_entry(store.journal_entry(key))
+        except (SegmentDamaged, ValueError) as error:
+            damaged(key, str(error))
+            continue
+        noted.entries[key] = entry
+        _note(noted, entry, store)
+    return noted
+
+
+def _note(noted: Noted, entry: Entry, store: SegmentStore) -> None:
+    if isinstance(entry, ConflictNoted):
+        noted.conflicts.add((entry.tenant, entry.sop_instance_uid, entry.wire_sha256))
+    elif isinstance(entry, SameNoted):
+        noted.same.update((entry.tenant, uid, message_id) for uid, message_id in entry.receipts)
+    elif isinstance(entry, CondemnedNoted):
+        noted.condemned.update(entry.keys)
+    elif isinstance(entry, CompactedNoted) and _is_there(store, entry.key):
+        noted.moved.update(dict.fromkeys(entry.origins, entry.key))
+        noted.moved.update({id_of(key): entry.key for key in entry.replaces})
+        noted.compacted.add(entry.key)
+        noted.replaced.update(entry.replaces)
+
+
+def _is_there(store: SegmentStore, key: str) -> bool:
+    try:
+        store.size_bytes(key)
+    except FileNotFoundError:
+        return False
+    return True
