@@ -8,18 +8,24 @@ from collections import Counter
 from archive.catalog import CatalogReader, Scope
 from archive.segment_store import SegmentStore
 from instances.part10 import split
+from schemas.message import Lane
+from schemas.reasons import KeptReason
 from schemas.record import InstanceRecord, QuarantineRecord
 from tests.crash.ledger import Ledger
 
 SCOPE = Scope(principal="test", tenant="default")
 
 
-def check_account(reader: CatalogReader, store: SegmentStore, ledger: Ledger) -> int:
+def check_account(
+    reader: CatalogReader, store: SegmentStore, ledger: Ledger
+) -> Counter[tuple[Lane, KeptReason | None]]:
     """Every acknowledged content is there exactly once, and nothing else; counters equal counts.
 
-    That each gives back what was sent is what `archive verify` finds out. Gives the number of committed versions.
+    That each gives back what was sent is what `archive verify` finds out. Gives how many versions came by which lane, and
+    were kept as they came for which reason.
     """
     committed: Counter[tuple[str, str]] = Counter()
+    filed: Counter[tuple[Lane, KeptReason | None]] = Counter()
     quarantined = set()
     for placed, _ in reader.placed():
         if isinstance(placed.record, QuarantineRecord):
@@ -28,6 +34,7 @@ def check_account(reader: CatalogReader, store: SegmentStore, ledger: Ledger) ->
             continue
         assert isinstance(placed.record, InstanceRecord)
         committed[placed.record.instance.sop_instance_uid, placed.record.wire_sha256] += 1
+        filed[placed.record.attributes.lane, placed.record.kept_reason] += 1
     assert set(committed.values()) == {1}
     assert ledger.acknowledged.keys() - committed.keys() == set()
     assert committed.keys() - ledger.offered == set()
@@ -42,4 +49,4 @@ def check_account(reader: CatalogReader, store: SegmentStore, ledger: Ledger) ->
         "conflicts": sum(count > 1 for count in versions.values()),
     }
     assert {name: counters[name] for name in counted} == counted
-    return len(committed)
+    return filed

@@ -3,6 +3,9 @@
 `SANSFILM_CRASH_KILLS` kills (at least one at every fault point and as many at random moments) hit the edge, the worker
 and the web of one running system while modalities send. After each, the system recovers by itself: what is acknowledged
 after the kill is committed before the next one. `SANSFILM_CRASH_SEED` repeats a run's order of kills.
+
+One modality's instances are urgent, so two lanes of the worker are at it. Halfway the system is stopped, undrained,
+and started with the other transcoding policy.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ import pytest
 from archive.local_store import LocalSegmentStore
 from archive.sql_reader import SqlCatalogReader, open_reader
 from runtime.faults import FOLDER_VARIABLE, POINTS
+from schemas.message import Lane
+from schemas.reasons import KeptReason
 from tests.archive.house import snapshot
 from tests.cli.test_up import ROLES, House
 from tests.crash.account import SCOPE, check_account
@@ -42,7 +47,11 @@ SETTINGS = {
     "SANSFILM_INLINE_MAX_BYTES": str(INLINE_MAX_BYTES),
     "SANSFILM_LOG_FILE_MAX_BYTES": str(1024 * 1024),
     "SANSFILM_RESTART_WAIT_MAX_S": "0.25",
+    "SANSFILM_LANE_RULES": f"MR{CSTORE_STREAMS[0]}=urgent",
 }
+POLICIES = ("htj2k", "keep")
+#: The second half's instances have numbers of their own.
+SECOND_HALF = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +122,10 @@ class System:
 
 
 @contextmanager
-def sending(house: House, ledger: Ledger) -> Iterator[list[Modality]]:
-    """Modalities at work."""
-    modalities: list[Modality] = [CStoreModality(stream, house.dicom_port, ledger) for stream in CSTORE_STREAMS]
-    modalities += [StowModality(stream, house.http_port, ledger) for stream in STOW_STREAMS]
+def sending(house: House, ledger: Ledger, first: int = 0) -> Iterator[list[Modality]]:
+    """Modalities at work, from their instance `first` on."""
+    modalities: list[Modality] = [CStoreModality(one, house.dicom_port, ledger, first) for one in CSTORE_STREAMS]
+    modalities += [StowModality(one, house.http_port, ledger, first) for one in STOW_STREAMS]
     try:
         yield modalities
     finally:
@@ -124,6 +133,12 @@ def sending(house: House, ledger: Ledger) -> Iterator[list[Modality]]:
             modality.stop()
         for modality in modalities:
             modality.close()
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """As an operator does."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
 
 
 def asked(house: House, *words: str) -> Any:
@@ -149,24 +164,26 @@ def test_everything_acknowledged_is_committed_once(tmp_path: Path) -> None:
     print(f"\nSANSFILM_CRASH_SEED={SEED} SANSFILM_CRASH_KILLS={KILLS}")
     house, ledger, faults = House(tmp_path / "data"), Ledger(), tmp_path / "faults"
     faults.mkdir()
-    kills = plan(SEED, KILLS)
-    with (
-        house.up(**SETTINGS, **{FOLDER_VARIABLE: str(faults)}) as process,
-        closing(open_reader(house.folder / "catalog" / "catalog.sqlite")) as reader,
-    ):
-        system = System(house=house, process=process, faults=faults, ledger=ledger, reader=reader)
-        first, chosen = store_contested(system)
-        with sending(house, ledger):
-            for number, kill in enumerate(kills):
-                system.kill(kill)
-                if number == len(kills) // 2:
-                    uid, digest = chosen.content
-                    asked(house, "conflict", "use", uid, digest, "--wait-s", "30")
-        asked(house, "status", "--wait-drained", "--timeout-s", "60")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+    kills, settings = plan(SEED, KILLS), {**SETTINGS, FOLDER_VARIABLE: str(faults)}
+    half = len(kills) // 2
+    with closing(open_reader(house.folder / "catalog" / "catalog.sqlite")) as reader:
+        with house.up(**settings, SANSFILM_TRANSCODE=POLICIES[0]) as process:
+            system = System(house=house, process=process, faults=faults, ledger=ledger, reader=reader)
+            first, chosen = store_contested(system)
+            with sending(house, ledger):
+                for kill in kills[:half]:
+                    system.kill(kill)
+            stop(process)
+        with house.up(**settings, SANSFILM_TRANSCODE=POLICIES[1]) as process:
+            system.process = process
+            with sending(house, ledger, SECOND_HALF):
+                asked(house, "conflict", "use", *chosen.content, "--wait-s", "30")
+                for kill in kills[half:]:
+                    system.kill(kill)
+            asked(house, "status", "--wait-drained", "--timeout-s", "60")
+            stop(process)
         with closing(LocalSegmentStore(house.folder / "archive")) as store:
-            check_account(reader, store, ledger)
+            filed = check_account(reader, store, ledger)
         assert asked(house, "archive", "verify")["clean"]
         current = {known.wire_sha256: known.current for known, _ in reader.versions(SCOPE, chosen.sop_instance_uid)}
         assert current == {first.content[1]: False, chosen.content[1]: True}
@@ -175,7 +192,10 @@ def test_everything_acknowledged_is_committed_once(tmp_path: Path) -> None:
         assert report["clean"]
         assert snapshot(reader) == live
     print(f"died {dict(system.died)}; acknowledged {dict(Counter(ledger.acknowledged.values()))}", end=" ")
-    print(f"unanswered {dict(ledger.unanswered)} refused {dict(ledger.refusals)}; {live['counters']}")
+    print(f"unanswered {dict(ledger.unanswered)} refused {dict(ledger.refusals)}; {live['counters']}", end=" ")
+    print(f"filed {dict(filed)}")
+    assert {lane for lane, _ in filed} == {Lane.URGENT, Lane.ROUTINE}
+    assert {kept for _, kept in filed} >= {None, KeptReason.POLICY_KEEP}
     assert system.died.total() >= len(kills)
     assert list(faults.iterdir()) == []
     logs = "".join(path.read_text() for path in (house.folder / "logs").iterdir())

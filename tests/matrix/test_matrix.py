@@ -114,7 +114,7 @@ def settings_of(cluster: Cluster) -> CommonSettings:
 def account(region: Region) -> int:
     """Everything that must hold; gives the number of versions."""
     with closing(open_store(settings_of(region.cluster))) as store:
-        committed = check_account(region.reader, store, region.ledger)
+        committed = check_account(region.reader, store, region.ledger).total()
     assert region.cluster.ask("archive", "verify")["clean"]
     return committed
 
