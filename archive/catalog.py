@@ -179,6 +179,8 @@ class Found:
     held_count: int = 0
     conflict_count: int = 0
     received_at: str = ""
+    #: Whether the study came under different Patient IDs; the one in `values` is the first.
+    is_mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +225,8 @@ class CatalogReader(Protocol):
         """Every version of every tenant and whether it is current, for verify and for comparing catalogs."""
 
     def counters(self, tenant: str) -> Mapping[str, int]:
-        """studies, series, instances, versions, conflicts, quarantined, decisions, bytes: kept by commits, never
-        counted. Whatever changes what readers are told changes one of them."""
+        """studies, series, instances, versions, conflicts, mixed, quarantined, decisions, bytes: kept by commits,
+        never counted. Whatever changes what readers are told changes one of them."""
 
     def close(self) -> None:
         """Release the database."""

@@ -19,6 +19,7 @@ from archive.errors import mapped_errors
 from archive.insertion import filed, known_version
 from archive.revisions import check_revision
 from archive.search import COUNT_MAX, answer_to, count_of
+from archive.studies import is_mixed
 from archive.tally import COUNTERS
 from archive.wording import one_of
 from schemas.record import InstanceRecord, PlacedRecord, decode_placed
@@ -310,7 +311,9 @@ def _versions_of(scope: Scope) -> Select[Any]:
     source = source.join(_instance, beside).join(_series, _series.c.id == _instance.c.series_id)
     source = source.join(_version, _version.c.instance_id == _instance.c.id).join(_segment)
     order = (_series.c.series_order, _series.c.id, _instance.c.instance_order, _instance.c.id, _version.c.number)
-    rows = select(_instance, _version, _segment.c.key, _study.c.study_instance_uid).select_from(source)
+    rows = select(
+        _instance, _version, _segment.c.key, _study.c.study_instance_uid, is_mixed().label("mixed")
+    ).select_from(source)
     return rows.where(_tenant.c.name == scope.tenant).order_by(*order)
 
 
@@ -342,7 +345,13 @@ def _found(row: RowMapping, keywords: Mapping[str, str], query: Query) -> Found:
         values["NumberOfSeriesRelatedInstances"] = str(row["series_instances"])
     conflicts = int(row["versions"] > 1) if query.level == "instance" else row["conflicts"]
     held = 0 if query.level == "instance" else row["held"]
-    return Found(values=values, held_count=held, conflict_count=conflicts, received_at=row["received_at"])
+    return Found(
+        values=values,
+        held_count=held,
+        conflict_count=conflicts,
+        received_at=row["received_at"],
+        is_mixed=bool(row["mixed"]),
+    )
 
 
 def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
@@ -375,6 +384,7 @@ def _traced(at: RowMapping) -> dict[str, Any]:
         "state": at[_instance.c.state],
         "current": at[_version.c.number] == at[_instance.c.current_number],
         "filed_in_study": at[_study.c.study_instance_uid],
+        "patient_ids_differ": bool(at["mixed"]),
         **{name: at[_version.c[name]] for name in _TRACED},
         "log_position": record.log_position,
         "segment": at[_segment.c.key],

@@ -55,6 +55,8 @@ def _show_versions(rows: Sequence[Mapping[str, Any]]) -> None:
     else:
         out().print(table(f"{len(rows)} versions", _COLUMNS, [[row[name] for name in _COLUMNS] for row in rows]))
     elsewhere = sum(row["study_instance_uid"] != row["filed_in_study"] for row in rows)
+    if any(row["patient_ids_differ"] for row in rows):
+        out().print("[bold]instances of this study came under different Patient IDs[/bold]\n")
     if elsewhere:
         out().print(f"{elsewhere} of these came under another study than their instance is filed in (conflict ls)", "")
 

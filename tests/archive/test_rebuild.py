@@ -290,3 +290,12 @@ def test_noted_conflicts_are_not_judged_again(house: House, opinion: bool) -> No
     house.catalog.close()
     rebuild(house.store, house.catalog_path, equal=lambda one, other: opinion, clock=house.clock)
     assert snapshot(house.reader) == live
+
+
+def test_what_later_instances_add_to_a_study_is_rebuilt(house: House) -> None:
+    house.take(member(mr_dataset(1, PatientID="", PatientName="", AccessionNumber="")))
+    house.take(member(mr_dataset(2)), member(mr_dataset(3, PatientID="OTHER", PatientName="OTHER^ONE")))
+    before = snapshot(house.reader)
+    assert before["counters"]["mixed"] == 1
+    house.rebuild()
+    assert snapshot(house.reader) == before
