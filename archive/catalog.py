@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from schemas.decisions import Decision
 from schemas.identifiers import SegmentKey
@@ -142,6 +142,8 @@ class Between:
 
 
 Match = OneOf | Wildcard | Between
+#: Quarantine entries that are given at one time.
+QUARANTINED_MAX: Final = 10_000
 Level = Literal["study", "series", "instance"]
 
 
@@ -213,8 +215,14 @@ class CatalogReader(Protocol):
     def conflicts(self, scope: Scope) -> Sequence[str]:
         """SOP Instance UIDs with more than one version, newest conflict first."""
 
-    def quarantined(self, scope: Scope, *, include_closed: bool = False) -> Sequence[Mapping[str, Any]]:
-        """Quarantine entries: id, reason, detail, received_at, calling_ae, called_ae, state, location."""
+    def quarantined(
+        self, scope: Scope, *, include_closed: bool = False, entry_id: str = "", about: str = ""
+    ) -> Sequence[Mapping[str, Any]]:
+        """Quarantine entries: id, reason, detail, received_at, calling_ae, called_ae, state, location.
+
+        In order of receipt, `QUARANTINED_MAX` at most; the one of `entry_id`; or those whose sender named `about` as
+        their study or instance.
+        """
 
     def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
         """Everything known of a study, series or instance: a row per version with its attributes, digests, segment,

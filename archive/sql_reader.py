@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from sqlalchemy import ColumnElement, Connection, Engine, Row, RowMapping, Select, func, select
 
 from archive import schema
-from archive.catalog import Found, InstanceState, KnownVersion, Query, Readable, Scope
+from archive.catalog import QUARANTINED_MAX, Found, InstanceState, KnownVersion, Query, Readable, Scope
 from archive.database import reader_engine
 from archive.decided import QuarantineState
 from archive.errors import mapped_errors
@@ -133,16 +133,23 @@ class SqlCatalogReader:
 
     # ---- quarantine, trace, counters ----
 
-    def quarantined(self, scope: Scope, *, include_closed: bool = False) -> Sequence[Mapping[str, Any]]:
-        """See `CatalogReader.quarantined`; in order of receipt, as `QuarantineRecord` fields beside the state."""
+    def quarantined(
+        self, scope: Scope, *, include_closed: bool = False, entry_id: str = "", about: str = ""
+    ) -> Sequence[Mapping[str, Any]]:
+        """See `CatalogReader.quarantined`; as `QuarantineRecord` fields beside the state."""
         rows = (
             select(_quarantine).join(_tenant).where(_tenant.c.name == scope.tenant).order_by(_quarantine.c.message_id)
         )
         if not include_closed:
             rows = rows.where(_quarantine.c.state == QuarantineState.OPEN.value)
+        if entry_id:
+            rows = rows.where(_quarantine.c.message_id == entry_id)
+        if about:
+            rows = rows.where(_quarantine.c.record.contains(about, autoescape=True))
         with self._reading() as connection:
-            found = connection.execute(rows).mappings().all() if connection else []
-        return [_quarantine_entry(row) for row in found]
+            found = connection.execute(rows.limit(QUARANTINED_MAX)).mappings().all() if connection else []
+        entries = [_quarantine_entry(row) for row in found]
+        return [entry for entry in entries if _concerns(entry, about)] if about else entries
 
     def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
         """See `CatalogReader.trace`."""
@@ -366,6 +373,11 @@ def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
         "log_position": placed.record.log_position,
         "location": placed.location,
     }
+
+
+def _concerns(entry: Mapping[str, Any], uid: str) -> bool:
+    attributes = entry["attributes"]
+    return uid in (attributes.study_uid, attributes.sop_instance_uid, attributes.id)
 
 
 _TRACED: Final = (

@@ -57,8 +57,7 @@ class Decider:
     def _replay(self, decision: ReplayQuarantined) -> bool:
         """Judge the entry's bytes with the program as it is now; commit them if they can be filed."""
         scope = Scope(principal="worker", tenant=decision.tenant)
-        entries = self.reader.quarantined(scope, include_closed=True)
-        entry = next((one for one in entries if one["id"] == decision.quarantine_id), None)
+        entry = next(iter(self.reader.quarantined(scope, include_closed=True, entry_id=decision.quarantine_id)), None)
         if entry is None:
             return False
         judged = judge(entry["attributes"], self.store.read(entry["location"]), {}, self.policy)

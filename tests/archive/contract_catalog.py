@@ -21,6 +21,7 @@ from tests.archive.samples import (
     SCOPE,
     TENANT,
     always_equal,
+    attributes,
     conflict_with,
     never_equal,
     not_noted,
@@ -270,6 +271,19 @@ class CatalogContract:
             "decisions": 0,
             "bytes": 5 * 512,
         }
+
+    def test_quarantine_entries_are_found_by_id_and_by_what_their_sender_named(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        named = [
+            replace(quarantined(f"q{number}"), attributes=attributes(f"q{number}", study_uid=f"1.{number}"))
+            for number in (1, 11)
+        ]
+        catalog.commit_batch([placed(one) for one in named], equal=never_equal, on_conflict=not_noted)
+        assert [one["id"] for one in reader.quarantined(SCOPE, entry_id="q1")] == ["q1"]
+        assert [one["id"] for one in reader.quarantined(SCOPE, about="1.1")] == ["q1"]
+        assert [one["id"] for one in reader.quarantined(SCOPE, about="q11")] == ["q11"]
+        assert reader.quarantined(SCOPE, about="%") == reader.quarantined(SCOPE, entry_id="q") == []
 
     def test_what_the_first_instance_left_empty_is_filled_by_later_ones(
         self, catalog: Catalog, reader: CatalogReader
