@@ -12,7 +12,7 @@ catalog's transaction is the only commit point: an instance is archived when, an
 |-----------------------------------------------------|---------------|
 | `segment_store` `catalog`                           | the two seams |
 | `local_store` `descriptors` `layout`                | segments in a folder |
-| `sql_catalog` `insertion` `studies` `tally` `decided` | the writing end: verdicts, rows, what studies say, counts, decisions |
+| `sql_catalog` `insertion` `studies` `tally` `decided` | the writing end: verdicts, rows, studies, counts, decisions |
 | `sql_reader` `search` `folding`                     | the reading end: every query there is |
 | `schema` `database`                                 | tables; opening, transactions, what databases word differently |
 | `journal` `decisions`                               | entries; executing an operator's decision |

@@ -20,7 +20,7 @@
 | `access`      | access events of what commands read |
 | `archive_work` | what the commands of `archive` do |
 | `place`       | opens the archive of a data folder for reading, and sends decisions to its worker |
-| `status` `trace` `quarantine` `conflict` `archive` `catalog` `spool` `topics` `doctor` | one command each, or one group |
+| `status` `trace` `quarantine` `conflict` `archive` `catalog` `spool` `topics` `doctor` | one command or group each |
 | `reference`   | writes docs/settings.md, docs/metrics.md and docs/cli.md |
 
 Invariants
