@@ -18,7 +18,7 @@ In an object store ``s3://bucket/prefix/`` takes the place of ``archive_dir/``; 
 | `local_store` `descriptors`                         | segments in a folder |
 | `s3_store` `s3_objects` `s3_access` `s3_errors`     | segments in an object store |
 | `s3_claim_check` `s3_multipart` `s3_requests`       | claim checks, and spooled segments, into an object store |
-| `sql_catalog` `insertion` `tally` `decided`         | the writing end: verdicts, rows, counts, decisions |
+| `sql_catalog` `insertion` `studies` `tally` `decided` | the writing end: verdicts, rows, studies, counts, decisions |
 | `sql_reader` `search` `folding`                     | the reading end: every query there is |
 | `schema` `migrations` `revisions`                   | tables; how they change; which ones this program works with |
 | `database` `postgres` `wording` `errors`            | opening SQLite, PostgreSQL; what they word differently; faults |

@@ -262,7 +262,7 @@ class _Batch:
                 firsts.setdefault(key_of(one), one)
         if not firsts:
             return {}
-        above = insertion.parents(self.connection, list(firsts.values()), self.tenant_ids)
+        above = insertion.parents(self.connection, list(firsts.values()), self.tenant_ids, self.tally)
         inserted = insertion.insert_first(self.connection, firsts, above)
         if lost := [key for key in firsts if key not in inserted]:
             self.held.update(insertion.held(self.connection, lost))

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from sqlalchemy import ColumnElement, Connection, Engine, Row, RowMapping, Select, func, select
 
 from archive import schema
-from archive.catalog import Found, InstanceState, KnownVersion, Query, Readable, Scope
+from archive.catalog import QUARANTINED_MAX, Found, InstanceState, KnownVersion, Query, Readable, Scope
 from archive.database import reader_engine
 from archive.decided import QuarantineState
 from archive.errors import mapped_errors
 from archive.insertion import filed, known_version
 from archive.revisions import check_revision
 from archive.search import COUNT_MAX, answer_to, count_of
+from archive.studies import is_mixed
 from archive.tally import COUNTERS
 from archive.wording import one_of
 from schemas.record import InstanceRecord, PlacedRecord, decode_placed
@@ -132,16 +133,23 @@ class SqlCatalogReader:
 
     # ---- quarantine, trace, counters ----
 
-    def quarantined(self, scope: Scope, *, include_closed: bool = False) -> Sequence[Mapping[str, Any]]:
-        """See `CatalogReader.quarantined`; in order of receipt, as `QuarantineRecord` fields beside the state."""
+    def quarantined(
+        self, scope: Scope, *, include_closed: bool = False, entry_id: str = "", about: str = ""
+    ) -> Sequence[Mapping[str, Any]]:
+        """See `CatalogReader.quarantined`; as `QuarantineRecord` fields beside the state."""
         rows = (
             select(_quarantine).join(_tenant).where(_tenant.c.name == scope.tenant).order_by(_quarantine.c.message_id)
         )
         if not include_closed:
             rows = rows.where(_quarantine.c.state == QuarantineState.OPEN.value)
+        if entry_id:
+            rows = rows.where(_quarantine.c.message_id == entry_id)
+        if about:
+            rows = rows.where(_quarantine.c.record.contains(about, autoescape=True))
         with self._reading() as connection:
-            found = connection.execute(rows).mappings().all() if connection else []
-        return [_quarantine_entry(row) for row in found]
+            found = connection.execute(rows.limit(QUARANTINED_MAX)).mappings().all() if connection else []
+        entries = [_quarantine_entry(row) for row in found]
+        return [entry for entry in entries if _concerns(entry, about)] if about else entries
 
     def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
         """See `CatalogReader.trace`."""
@@ -310,7 +318,9 @@ def _versions_of(scope: Scope) -> Select[Any]:
     source = source.join(_instance, beside).join(_series, _series.c.id == _instance.c.series_id)
     source = source.join(_version, _version.c.instance_id == _instance.c.id).join(_segment)
     order = (_series.c.series_order, _series.c.id, _instance.c.instance_order, _instance.c.id, _version.c.number)
-    rows = select(_instance, _version, _segment.c.key, _study.c.study_instance_uid).select_from(source)
+    rows = select(
+        _instance, _version, _segment.c.key, _study.c.study_instance_uid, is_mixed().label("mixed")
+    ).select_from(source)
     return rows.where(_tenant.c.name == scope.tenant).order_by(*order)
 
 
@@ -342,7 +352,13 @@ def _found(row: RowMapping, keywords: Mapping[str, str], query: Query) -> Found:
         values["NumberOfSeriesRelatedInstances"] = str(row["series_instances"])
     conflicts = int(row["versions"] > 1) if query.level == "instance" else row["conflicts"]
     held = 0 if query.level == "instance" else row["held"]
-    return Found(values=values, held_count=held, conflict_count=conflicts, received_at=row["received_at"])
+    return Found(
+        values=values,
+        held_count=held,
+        conflict_count=conflicts,
+        received_at=row["received_at"],
+        is_mixed=bool(row["mixed"]),
+    )
 
 
 def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
@@ -357,6 +373,11 @@ def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
         "log_position": placed.record.log_position,
         "location": placed.location,
     }
+
+
+def _concerns(entry: Mapping[str, Any], uid: str) -> bool:
+    attributes = entry["attributes"]
+    return uid in (attributes.study_uid, attributes.sop_instance_uid, attributes.id)
 
 
 _TRACED: Final = (
@@ -375,6 +396,7 @@ def _traced(at: RowMapping) -> dict[str, Any]:
         "state": at[_instance.c.state],
         "current": at[_version.c.number] == at[_instance.c.current_number],
         "filed_in_study": at[_study.c.study_instance_uid],
+        "patient_ids_differ": bool(at["mixed"]),
         **{name: at[_version.c[name]] for name in _TRACED},
         "log_position": record.log_position,
         "segment": at[_segment.c.key],

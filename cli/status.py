@@ -38,7 +38,7 @@ class Status:
     #: Messages that this machine's edge has spooled and not shipped yet.
     spool_messages: int
     log_uncommitted_bytes: int
-    #: studies, series, instances, versions, conflicts, quarantined, decisions, bytes.
+    #: studies, series, instances, versions, conflicts, mixed, quarantined, decisions, bytes.
     archive: dict[str, int]
     #: Whether the archive holds instances and no catalog knows them.
     catalog_missing: bool

@@ -31,7 +31,7 @@ def run_trace(settings: CommonSettings, uid: str, *, as_json: bool) -> int:
     with Place(settings) as place:
         place.note("trace", uid)
         rows = list(place.reader.trace(place.scope, uid))
-        held = [entry for entry in place.reader.quarantined(place.scope, include_closed=True) if _concerns(entry, uid)]
+        held = list(place.reader.quarantined(place.scope, include_closed=True, about=uid))
     if not rows and not held and not waiting:
         raise Misconfigured(_unknown(settings, uid))
     if as_json:
@@ -55,6 +55,8 @@ def _show_versions(rows: Sequence[Mapping[str, Any]]) -> None:
     else:
         out().print(table(f"{len(rows)} versions", _COLUMNS, [[row[name] for name in _COLUMNS] for row in rows]))
     elsewhere = sum(row["study_instance_uid"] != row["filed_in_study"] for row in rows)
+    if any(row["patient_ids_differ"] for row in rows):
+        out().print("[bold]instances of this study came under different Patient IDs[/bold]\n")
     if elsewhere:
         out().print(f"{elsewhere} of these came under another study than their instance is filed in (conflict ls)", "")
 
@@ -83,8 +85,3 @@ def _unknown(settings: CommonSettings, uid: str) -> str:
     if not settings.kafka_bootstrap:
         return sentence
     return f"{sentence}; {sum(waiting_messages(settings).values())} messages in Kafka are not committed yet"
-
-
-def _concerns(entry: object, uid: str) -> bool:
-    attributes = entry["attributes"]  # type: ignore[index]
-    return uid in (attributes.study_uid, attributes.sop_instance_uid, attributes.id)

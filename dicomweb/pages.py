@@ -57,6 +57,7 @@ class StudyRow:
     series_count: int
     held_count: int
     conflict_count: int
+    is_mixed: bool
     #: The viewer's address; empty if the viewer is not installed.
     link: str
 
@@ -177,6 +178,7 @@ def study_row(found: Found, *, viewer_installed: bool) -> StudyRow:
         series_count=int(values.get("NumberOfStudyRelatedSeries", "") or 0),
         held_count=found.held_count,
         conflict_count=found.conflict_count,
+        is_mixed=found.is_mixed,
         link=f"/viewer?{urlencode({'StudyInstanceUIDs': uid})}" if viewer_installed else "",
     )
 

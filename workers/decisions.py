@@ -82,8 +82,7 @@ class Decider:
     def _replayed(self, decision: ReplayQuarantined) -> Member | None:
         """The instance that the entry's bytes are; None if they cannot be filed, or are not there."""
         scope = Scope(principal="worker", tenant=decision.tenant)
-        entries = self.reader.quarantined(scope, include_closed=True)
-        entry = next((one for one in entries if one["id"] == decision.quarantine_id), None)
+        entry = next(iter(self.reader.quarantined(scope, include_closed=True, entry_id=decision.quarantine_id)), None)
         if entry is None:
             return None
         attributes, location = entry["attributes"], entry["location"]

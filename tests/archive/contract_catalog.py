@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from archive.catalog import Between, Catalog, CatalogReader, Found, KnownVersion, New, Query, Scope
+from archive.catalog import Between, Catalog, CatalogReader, Found, KnownVersion, New, Query, Scope, Wildcard
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
 from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, PatientAttributes, PlacedRecord, SeriesAttributes, StudyAttributes
@@ -21,6 +21,7 @@ from tests.archive.samples import (
     SCOPE,
     TENANT,
     always_equal,
+    attributes,
     conflict_with,
     never_equal,
     not_noted,
@@ -299,10 +300,67 @@ class CatalogContract:
             "instances": 3,
             "versions": 5,
             "conflicts": 1,
+            "mixed": 0,
             "quarantined": 0,
             "decisions": 0,
             "bytes": 5 * 512,
         }
+
+    def test_quarantine_entries_are_found_by_id_and_by_what_their_sender_named(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        named = [
+            replace(quarantined(f"q{number}"), attributes=attributes(f"q{number}", study_uid=f"1.{number}"))
+            for number in (1, 11)
+        ]
+        catalog.commit_batch([placed(one) for one in named], equal=never_equal, on_conflict=not_noted)
+        assert [one["id"] for one in reader.quarantined(SCOPE, entry_id="q1")] == ["q1"]
+        assert [one["id"] for one in reader.quarantined(SCOPE, about="1.1")] == ["q1"]
+        assert [one["id"] for one in reader.quarantined(SCOPE, about="q11")] == ["q11"]
+        assert reader.quarantined(SCOPE, about="%") == reader.quarantined(SCOPE, entry_id="q") == []
+
+    def test_what_the_first_instance_left_empty_is_filled_by_later_ones(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        bare = PatientAttributes(), StudyAttributes(study_instance_uid="1.2", study_date="20260301")
+        full = StudyAttributes(study_instance_uid="1.2", study_date="19990101", accession_number="A1")
+        commit(catalog, record("1.1", patient=bare[0], study=bare[1]))
+        commit(catalog, record("1.2", patient=PatientAttributes(patient_id="P1", name="DOE^JANE"), study=full))
+        commit(catalog, record("1.3", patient=PatientAttributes(patient_id="P1", name="ROE^OTHER", sex="F")))
+        (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9, text="doe a1"))
+        said = {name: found.values[name] for name in ("PatientName", "PatientID", "PatientSex", "AccessionNumber")}
+        assert said == {"PatientName": "DOE^JANE", "PatientID": "P1", "PatientSex": "F", "AccessionNumber": "A1"}
+        assert found.values["StudyDate"] == "20260301"
+        assert not found.is_mixed
+        by_name = {"PatientName": Wildcard(pattern="doe*")}
+        assert reader.count(SCOPE, Query(level="study", matches=by_name, limit=9)) == 1
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_a_study_of_two_patients_is_marked(self, catalog: Catalog, reader: CatalogReader, together: bool) -> None:
+        people = [("P1", "DOE^JANE"), ("", ""), ("P2", "ROE^RICHARD"), ("P1", "DOE^JANE"), ("P3", "POE^ED")]
+        records = [
+            record(f"1.{number}", patient=PatientAttributes(patient_id=one, name=name))
+            for number, (one, name) in enumerate(people)
+        ]
+        for batch in [records] if together else [[one] for one in records]:
+            commit(catalog, *batch)
+        commit(catalog, record("5.1", study="5"), record("5.2", study="5", patient=PatientAttributes()))
+        marks = {
+            found.values["StudyInstanceUID"]: found.is_mixed
+            for found in reader.search(SCOPE, Query(level="study", matches={}, limit=9))
+        }
+        assert marks == {"1.2": True, "5": False}
+        assert reader.counters(TENANT)["mixed"] == 1
+        assert {row["patient_ids_differ"] for row in reader.trace(SCOPE, "1.2")} >= {True}
+        for word in ("doe", "richard", "p2", "poe"):
+            (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9, text=word))[-1:]
+            assert (found.values["StudyInstanceUID"], found.values["PatientName"]) == ("1.2", "DOE^JANE")
+
+    def test_a_patient_id_too_long_for_an_index_is_no_mark(self, catalog: Catalog, reader: CatalogReader) -> None:
+        commit(catalog, record("1.1", patient=PatientAttributes(patient_id=random_text(4096))))
+        commit(catalog, record("1.2", patient=PatientAttributes(patient_id="P2")))
+        (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9))
+        assert not found.is_mixed
 
     def test_trace_tells_every_version_and_no_patient(self, catalog: Catalog, reader: CatalogReader) -> None:
         commit(catalog, record("1.1", "a"), record("1.1", "b"), record("1.2"))

@@ -338,3 +338,12 @@ def claim_check(house: House, number: int) -> AdoptedMember:
     named = large.finish(prepared.record.attributes)
     location = MemberLocation(segment=named.data_ref, offset=named.data_offset, size_bytes=named.size_bytes)
     return AdoptedMember(record=replace(prepared.record, attributes=named), location=location)
+
+
+def test_what_later_instances_add_to_a_study_is_rebuilt(house: House) -> None:
+    house.take(member(mr_dataset(1, PatientID="", PatientName="", AccessionNumber="")))
+    house.take(member(mr_dataset(2)), member(mr_dataset(3, PatientID="OTHER", PatientName="OTHER^ONE")))
+    before = snapshot(house.reader)
+    assert before["counters"]["mixed"] == 1
+    house.rebuild()
+    assert snapshot(house.reader) == before

@@ -230,6 +230,15 @@ def test_quarantine_is_decided_once(
     assert ask_json("quarantine", "ls", "--all")[0]["state"] == state
 
 
+def test_what_was_discarded_may_be_judged_again(house: House) -> None:
+    with deciding(house):
+        ask("quarantine", "discard", "q-1")
+        assert ask_json("quarantine", "replay", "q-1")["state"] == "replayed"
+    assert ask_json("status")["archive"]["quarantined"] == 0
+    with deciding(house, has_effect=False):
+        assert "closed already: replayed" in ask("quarantine", "replay", "q-1", code=2).stderr
+
+
 def test_a_replay_that_changes_nothing_says_so(house: House) -> None:
     with deciding(house, has_effect=False):
         result = ask("quarantine", "replay", "q-1", code=1)

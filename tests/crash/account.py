@@ -21,7 +21,7 @@ def check_account(
 ) -> Counter[tuple[Lane, KeptReason | None]]:
     """Every acknowledged content is there exactly once, and nothing else; counters equal counts.
 
-    That each gives back what was sent is what `archive verify` finds out. Gives how many versions came by which lane, and
+    That each gives back what was sent, `archive verify` finds out. Gives how many versions came by which lane, and
     were kept as they came for which reason.
     """
     committed: Counter[tuple[str, str]] = Counter()

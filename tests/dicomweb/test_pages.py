@@ -110,6 +110,17 @@ async def test_the_version_changes_with_every_commit(library: Library) -> None:
     assert f'data-version="{changed.headers["etag"][1:-1]}"' in page
 
 
+async def test_a_study_of_two_patients_is_marked(library: Library) -> None:
+    library.add(mr_dataset(1), mr_dataset(1, study=2))
+    async with library.client() as client:
+        before = await client.get("/list/version")
+        assert "different patient IDs" not in (await client.get("/")).text
+        library.add(mr_dataset(2, PatientID="OTHER"))
+        page, after = (await client.get("/")).text, await client.get("/list/version")
+    assert page.count("different patient IDs<") == 1
+    assert before.text != after.text
+
+
 async def test_the_version_changes_with_a_decision(library: Library) -> None:
     """Another version of an instance may have another patient's name: a list that is open must follow."""
     library.conflict(mr_dataset(1), mr_dataset(1, seed=2))
