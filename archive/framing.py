@@ -42,7 +42,7 @@ def frame_batch(key: str, members: Sequence[PreparedMember | AdoptedMember]) -> 
     places = iter(_places(key, bodies))
     locations = [one.location if isinstance(one, AdoptedMember) else next(places) for one in members]
     lines = [
-        encode_placed(PlacedRecord(record=one.record, location=location))
+        encode_placed(PlacedRecord(record=one.record, location=location, origin=one.origin))
         for one, location in zip(members, locations, strict=True)
     ]
     return FramedSegment(segment_id=segment_id, members=bodies, index_lines=lines, locations=locations)

@@ -7,8 +7,8 @@ An entry is JSON with ``kind``, ``tenant`` (where it is about one), ``at`` (RFC 
 * ``decision``: ``id by decision`` (as `schemas.decisions.encode_decision` has it). An operator decided.
 * ``same``: ``receipts``, pairs of SOP Instance UID and message id. What was received so is content of a committed
   version that another message brought: it is none, whatever the order of its segment.
-* ``compacted``: ``key replaces origins``. What counted of the segments `replaces` is in the segment `key`, each record
-  with its origin: the id of the segment in whose place it was committed.
+* ``compacted``: ``keys replaces origins``. What counted of the segments `replaces` is in `keys`, each record with its
+  origin: the id of the segment in whose place it was committed.
 * ``condemned``: ``keys``, of any tenant. Segments that no transaction had committed and none will; they are deleted.
 
 Entries are written more than once if a transaction is repeated; reading them in order of their ids gives the same end.
@@ -79,10 +79,10 @@ class SameNoted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactedNoted:
-    """The segment `key` holds what counted of `replaces`; `origins` are the ids in whose places it was committed."""
+    """The segments `keys` hold what counted of `replaces`; `origins` are the ids in whose places it was committed."""
 
     tenant: str
-    key: str
+    keys: Sequence[str]
     replaces: Sequence[str]
     origins: Sequence[str]
     at: str
@@ -100,7 +100,7 @@ def encode_entry(entry: Entry) -> dict[str, object]:
         receipts = [list(pair) for pair in entry.receipts]
         return {"kind": SAME, "tenant": entry.tenant, "receipts": receipts, "at": entry.at}
     if isinstance(entry, CompactedNoted):
-        said = {"key": entry.key, "replaces": list(entry.replaces), "origins": list(entry.origins)}
+        said = {"keys": list(entry.keys), "replaces": list(entry.replaces), "origins": list(entry.origins)}
         return {"kind": COMPACTED, "tenant": entry.tenant, **said, "at": entry.at}
     if isinstance(entry, CondemnedNoted):
         return {"kind": CONDEMNED, "keys": list(entry.keys), "at": entry.at}
@@ -132,10 +132,8 @@ def decode_entry(body: bytes) -> Entry:
             receipts = tuple((str(uid), str(message_id)) for uid, message_id in given["receipts"])
             return SameNoted(tenant=given["tenant"], receipts=receipts, at=given["at"])
         if given["kind"] == COMPACTED:
-            replaces, origins = (tuple(map(str, given[name])) for name in ("replaces", "origins"))
-            return CompactedNoted(
-                tenant=given["tenant"], key=str(given["key"]), replaces=replaces, origins=origins, at=given["at"]
-            )
+            keys, replaces, origins = (tuple(map(str, given[name])) for name in ("keys", "replaces", "origins"))
+            return CompactedNoted(tenant=given["tenant"], keys=keys, replaces=replaces, origins=origins, at=given["at"])
         if given["kind"] == CONDEMNED:
             return CondemnedNoted(keys=tuple(map(str, given["keys"])), at=given["at"])
         raise ValueError("unknown kind")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
-from archive import fate, incarnation, insertion, outbox, schema
+from archive import fate, incarnation, insertion, moving, outbox, schema
 from archive.errors import mapped_errors
 from archive.fate import Fate
 from archive.incarnation import Incarnation
+from archive.moving import Held, Move, Small
 from archive.outbox import Waiting
 from archive.postgres import Bounds, bounds_of, checked, writer_engine
 from archive.wording import ROWS_PER_STATEMENT, one_of
@@ -97,6 +98,56 @@ class KeeperCatalog:
         """
         with mapped_errors(), self._engine.connect() as connection:
             return _has_instances(connection, placed) and _has_quarantined(connection, placed)
+
+    # ---- moving ----
+
+    def tenants(self) -> Mapping[int, str]:
+        """Every tenant: row and name."""
+        with mapped_errors(), self._engine.connect() as connection:
+            return moving.tenants_of(connection)
+
+    def small(self, tenant_id: int, committed_before: str, *, limit: int) -> Sequence[Small]:
+        """The oldest segments of a tenant that are not settled."""
+        with mapped_errors(), self._engine.connect() as connection:
+            return moving.small(connection, tenant_id, committed_before, limit)
+
+    def settle(self, keys: Collection[str]) -> None:
+        """The compactor need not look at these again."""
+        if keys:
+            with mapped_errors(), self._engine.begin() as connection:
+                moving.settle(connection, keys)
+
+    def held(self, tenant: str, lines: Sequence[PlacedRecord]) -> Sequence[Held]:
+        """Versions in the segments where these records lie, and the quarantine entries of their messages."""
+        keys = {line.location.segment for line in lines}
+        ids = {line.record.attributes.id for line in lines if not isinstance(line.record, InstanceRecord)}
+        with mapped_errors(), self._engine.begin() as connection:
+            return self._held(connection, tenant, keys, ids)
+
+    def swap(self, tenant: str, moves: Sequence[Move], *, written: Collection[str], replaced: Collection[str]) -> None:
+        """Send readers to where things lie now, all or none; raises Overtaken, SegmentCondemned."""
+        at = rfc3339(self._clock.now())
+        with mapped_errors(), self._engine.begin() as connection:
+            moving.swap(connection, tenant, moves, written=written, replaced=replaced, at=at)
+
+    def follow(
+        self, tenant: str, lines: Sequence[PlacedRecord], *, written: Collection[str], replaced: Collection[str]
+    ) -> int:
+        """Of a compaction that this catalog does not know: move what it still has in the segments replaced."""
+        at = rfc3339(self._clock.now())
+        ids = {line.record.attributes.id for line in lines if not isinstance(line.record, InstanceRecord)}
+        wanted = {_identity(line): line for line in lines}
+        with mapped_errors(), self._engine.begin() as connection:
+            held = self._held(connection, tenant, replaced, ids)
+            moves = [Move(held=one, to=wanted[one.identity]) for one in held if one.identity in wanted]
+            if moves:
+                moving.swap(connection, tenant, moves, written=written, replaced=replaced, at=at, all_or_nothing=False)
+        return len(moves)
+
+    @staticmethod
+    def _held(connection: Connection, tenant: str, keys: Collection[str], ids: Collection[str]) -> Sequence[Held]:
+        entries = moving.quarantined_of(connection, tenant, ids) if ids else []
+        return [*moving.held_in(connection, keys), *(one for one in entries if one.segment in keys)]
 
     # ---- the catalog's life ----
 
@@ -186,6 +237,13 @@ class DutyLock:
             except DBAPIError:
                 pass
             self._session = None
+
+
+def _identity(placed: PlacedRecord) -> tuple[str, str]:
+    record = placed.record
+    if isinstance(record, InstanceRecord):
+        return insertion.stored_text(record.instance.sop_instance_uid), record.wire_sha256
+    return insertion.stored_text(record.attributes.id), ""
 
 
 def _has_instances(connection: Connection, placed: Sequence[PlacedRecord]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from archive.journal import (
@@ -35,7 +35,7 @@ class Noted:
     same: set[tuple[str, str, str]] = field(default_factory=set)
     condemned: set[str] = field(default_factory=set)
     #: Compacted segments that are there, by the id of a segment whose place they take; the last one counts.
-    moved: dict[str, str] = field(default_factory=dict)
+    moved: dict[str, Sequence[str]] = field(default_factory=dict)
     #: Such compacted segments, and the segments whose content is in one of them, by key.
     compacted: set[str] = field(default_factory=set)
     replaced: set[str] = field(default_factory=set)
@@ -43,6 +43,10 @@ class Noted:
     def of_decisions(self) -> Iterator[DecisionNoted]:
         """Decisions, oldest first."""
         return (entry for entry in self.entries.values() if isinstance(entry, DecisionNoted))
+
+    def of_compactions(self) -> Iterator[CompactedNoted]:
+        """Compactions, oldest first."""
+        return (entry for entry in self.entries.values() if isinstance(entry, CompactedNoted))
 
     def is_conflict(self, record: InstanceRecord) -> bool:
         """Whether this content was kept beside the first one."""
@@ -86,10 +90,9 @@ def _note(noted: Noted, entry: Entry, store: SegmentStore) -> None:
         noted.same.update((entry.tenant, uid, message_id) for uid, message_id in entry.receipts)
     elif isinstance(entry, CondemnedNoted):
         noted.condemned.update(entry.keys)
-    elif isinstance(entry, CompactedNoted) and _is_there(store, entry.key):
-        noted.moved.update(dict.fromkeys(entry.origins, entry.key))
-        noted.moved.update({id_of(key): entry.key for key in entry.replaces})
-        noted.compacted.add(entry.key)
+    elif isinstance(entry, CompactedNoted) and all(_is_there(store, key) for key in entry.keys):
+        noted.moved.update(dict.fromkeys([*entry.origins, *map(id_of, entry.replaces)], entry.keys))
+        noted.compacted.update(entry.keys)
         noted.replaced.update(entry.replaces)
 
 

@@ -9,7 +9,8 @@ committed since the restoration stands: other content that turns up now is in co
 3. Decisions that are not known are executed; each is known by its id.
 4. Of every instance that was touched, the version that the journal named last is current. Entries that workers write
    meanwhile count: the journal is read again until nothing new is in it.
-5. The catalog begins another life, and the archive's tide file says so: the keeper goes on.
+5. Compactions are followed: what still points to a segment that was replaced is sent to where it lies now.
+6. The catalog begins another life, and the archive's tide file says so: the keeper goes on.
 
 May be interrupted and run again at any point.
 """
@@ -48,6 +49,7 @@ class Reconciled:
     conflicts: int = 0
     decisions: int = 0
     condemned: int = 0
+    moved: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -86,6 +88,7 @@ class Reconciliation:
         for entry in replay.noted.of_decisions():
             self._decide(entry)
         self._settle_current(replay.noted)
+        self._follow_compactions(replay)
         self.keeping.note_fates(condemned=(), replaced=replay.noted.replaced)
         tide.write(self.store, self._begin_anew())
         progress(total, total)
@@ -137,6 +140,13 @@ class Reconciliation:
             for at in sorted(self._touched & current.keys()):
                 self.catalog.keep_current(*at, current[at])
             noted = read_journal(self.store, damaged=lambda *_: None)
+
+    def _follow_compactions(self, replay: Replay) -> None:
+        """Those whose segments are all there; what they replaced is kept as long as any backup that may be restored."""
+        for entry in replay.noted.of_compactions():
+            if all(key in replay.noted.compacted for key in entry.keys):
+                lines = [line for key in entry.keys for line in replay.lines(key)]
+                self.done.moved += self.keeping.follow(entry.tenant, lines, written=entry.keys, replaced=entry.replaces)
 
     def _begin_anew(self) -> Incarnation:
         """Another life, whose tide is above all that were written before."""

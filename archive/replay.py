@@ -135,7 +135,9 @@ class Replay:
 
     def places(self) -> Iterator[str]:
         """Keys in the order of their ids: of segments that are there, and of those whose content is elsewhere now."""
-        moved = (str(instance_key(key.partition("/")[0], origin)) for origin, key in sorted(self.noted.moved.items()))
+        moved = (
+            str(instance_key(keys[0].partition("/")[0], origin)) for origin, keys in sorted(self.noted.moved.items())
+        )
         places: Iterator[str] = heapq.merge(self._store.keys(), moved, key=id_of)
         for _, same in groupby(places, key=id_of):
             yield next(same)
@@ -144,13 +146,14 @@ class Replay:
         """Commit what was put in the place of a segment; nothing if it is a claim check or was condemned."""
         if key in self.noted.condemned or key in self.noted.compacted:
             return
-        source = self.noted.moved.get(id_of(key), key)
-        lines = self._moved_lines(source, id_of(key)) if source != key else self._lines(key)
-        placed = [one for one in lines if not self._is_same(one) and self._is_present(one, source)]
-        if lines:  # a claim check has none, and is live only if an index that counts names it
-            self._commit_in_order(source, placed)
+        elsewhere = self.noted.moved.get(id_of(key))
+        for source in elsewhere or (key,):
+            lines = self._moved_lines(source, id_of(key)) if elsewhere else self.lines(key)
+            placed = [one for one in lines if not self._is_same(one) and self._is_present(one, source)]
+            if lines:  # a claim check has none, and is live only if an index that counts names it
+                self._commit_in_order(source, placed)
+            self.report.records += len(placed)
         self.report.segments += 1
-        self.report.records += len(placed)
 
     def finish(self) -> None:
         """Commit what waited, and follow what could not be followed."""
@@ -193,7 +196,7 @@ class Replay:
                 for one, verdict in zip(piece, verdicts, strict=True):
                     self._committed(one, verdict)
 
-    def _lines(self, key: str) -> Sequence[PlacedRecord]:
+    def lines(self, key: str) -> Sequence[PlacedRecord]:
         """The records of a segment: its index, or if that cannot be read, its members described again."""
         try:
             return [decode_placed(line) for line in self._store.index(key)]
@@ -209,7 +212,7 @@ class Replay:
         """Of a compacted segment, the records that came from one place."""
         if key not in self._indexes:
             by_origin: dict[str, list[PlacedRecord]] = {}
-            for one in self._lines(key):
+            for one in self.lines(key):
                 by_origin.setdefault(one.origin, []).append(one)
             self._indexes[key] = by_origin
             if len(self._indexes) > _INDEXES_MAX:

@@ -26,6 +26,8 @@ class PreparedMember:
     #: Pax records ``SCHILY.xattr.user.sansfilm.*`` without that prefix: what DICOM itself cannot say.
     provenance: Mapping[str, str]
     parts: Sequence[Buffer]
+    #: See `PlacedRecord.origin`.
+    origin: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -41,6 +43,7 @@ class AdoptedMember:
 
     record: Record
     location: MemberLocation
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,7 +126,8 @@ def run_reconcile(data_dir: Path | None, *, as_json: bool) -> int:
             ).run(progress)
     errors = [finding for finding in done.findings if finding.kind.is_error]
     counts = {
-        name: getattr(done, name) for name in ("segments", "records", "new", "conflicts", "decisions", "condemned")
+        name: getattr(done, name)
+        for name in ("segments", "records", "new", "conflicts", "decisions", "condemned", "moved")
     }
     if as_json:
         print_json({"clean": not errors, **counts, "findings": _plain(done.findings)})

@@ -16,6 +16,7 @@ from archive.postgres import bounds_of
 from archive.segment_store import SegmentStore
 from broker.opening import is_committed_before, kafka_configuration
 from keeper.collector import Ages, Collector
+from keeper.compactor import Compactor, Sizes
 from keeper.relay import Relay
 from keeper.tide import Restored, Tide
 from runtime import metrics
@@ -52,6 +53,7 @@ def run_keeper(settings: KeeperSettings, stop: threading.Event, ready: Callable[
         duties = [
             _tide(settings, store, clock, stack),
             _collecting(settings, store, clock, stop, stack),
+            _compacting(settings, store, clock, stop, stack),
             *_of_kafka(settings, clock, stop, stack),
         ]
         threads = stack.enter_context(ThreadPoolExecutor(len(duties), "keeper"))
@@ -86,6 +88,26 @@ def _collecting(
         is_stopping=stop.is_set,
     )
     return _duty("collect", settings.collect_period_s, collector.run, settings, stack)
+
+
+def _compacting(
+    settings: KeeperSettings, store: SegmentStore, clock: Clock, stop: threading.Event, stack: ExitStack
+) -> Duty:
+    catalog = stack.enter_context(closing(open_keeping(settings, clock)))
+    compactor = Compactor(
+        store=store,
+        catalog=catalog,
+        sizes=Sizes(
+            below_bytes=settings.compact_below_bytes,
+            target_bytes=settings.compact_target_bytes,
+            after=timedelta(seconds=settings.compact_after_s),
+            wait=timedelta(seconds=settings.compact_wait_s),
+        ),
+        clock=clock,
+        require_current=Tide(store=store, catalog=catalog).require_current,
+        is_stopping=stop.is_set,
+    )
+    return _duty("compact", settings.compact_period_s, compactor.run, settings, stack)
 
 
 def _of_kafka(settings: KeeperSettings, clock: Clock, stop: threading.Event, stack: ExitStack) -> list[Duty]:

@@ -208,6 +208,9 @@ class KeeperSettings(CommonSettings):
     compact_period_s: float = Field(300.0, gt=0, description="Pause between two searches for small segments.")
     compact_after_s: float = Field(3600.0, ge=0, description="Age at which a small segment may be compacted.")
     compact_below_bytes: int = Field(8 * MIB, ge=4096, description="Segments of at least this size are left alone.")
+    compact_wait_s: float = Field(
+        86400.0, ge=0, description="Longest wait for enough small segments of a tenant to fill a compacted one."
+    )
     compact_target_bytes: int = Field(
         64 * MIB, ge=MIB, description="Size of compacted segments; one is held in memory while it is made."
     )

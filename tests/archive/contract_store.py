@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,20 @@ class StoreContract:
         assert list(again.keys("journal/")) == [put[1], put[3]]
         assert list(again.keys(f"{TENANT}/")) == [put[0], put[4]]
         assert list(again.sized_keys()) == [(key, store.size_bytes(key)) for key in put]
+
+    def test_the_age_of_a_segment_is_the_stores_own(self, store: SegmentStore) -> None:
+        """Not that of its key: the clock of these tests is years away from the store's."""
+        put = [store.put(TENANT, [unfileable("q1")]).key, store.put_journal({"kind": "x"})]
+        aged = dict(store.aged_keys())
+        assert sorted(aged) == sorted(put)
+        assert all(abs((datetime.now(UTC) - at).total_seconds()) < 3600 for at in aged.values())
+
+    def test_a_state_is_written_over(self, store: SegmentStore, reopened: Reopen) -> None:
+        assert store.read_state("tide.json") is None
+        for body in (b"one", b"two"):
+            store.put_state("tide.json", body)
+            assert reopened().read_state("tide.json") == body
+        assert list(store.keys()) == []
 
     def test_newest_first_over_tenants_and_without_the_journal(self, store: SegmentStore, reopened: Reopen) -> None:
         put = [store.put(tenant, [unfileable("q1")]).key for tenant in (TENANT, "aardvark", TENANT)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from archive.segment_store import AdoptedMember, PreparedMember, PutSegment
 from archive.sql_catalog import SqlCatalog, open_postgres_catalog
 from archive.sql_reader import SqlCatalogReader, open_postgres_reader
 from keeper.collector import Ages, Collector
+from keeper.compactor import Compactor, Sizes
 from keeper.tide import Tide
 from region.role import Role
 from runtime.clock import SystemClock
@@ -131,6 +133,20 @@ class Site:
             collector.run()
         finally:
             collector.catalog.close()
+
+    def compact(self, ahead: timedelta = timedelta(hours=2), **given: Any) -> None:
+        """One round of the compactor, so much later; what is small need not wait for more."""
+        clock = LaterClock(ahead)
+        sizes = {"below_bytes": 2**23, "target_bytes": 2**26, "after": timedelta(hours=1), "wait": timedelta(), **given}
+        with closing(open_postgres_keeping(self.url, clock=clock)) as catalog:
+            Compactor(
+                store=self.store,
+                catalog=catalog,
+                sizes=Sizes(**sizes),
+                clock=clock,
+                require_current=Tide(store=self.store, catalog=catalog).require_current,
+                is_stopping=lambda: False,
+            ).run()
 
     def settings(self, **given: object) -> dict[str, str]:
         """Settings of a process on this site, by environment variable."""
