@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VIEWER_VERSION := 3.12.10
 KAFKA_VERSION := 4.2.0
 
-.PHONY: help up demo cluster-up cluster-demo check crash bench docs lock clean viewer kafka
+.PHONY: help up demo cluster-up cluster-demo check crash crash-matrix bench docs lock clean viewer kafka
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -33,6 +33,10 @@ check: $(VENV)/.installed-dev viewer kafka  ## lint, types, import directions an
 
 crash: $(VENV)/.installed-dev  ## kill -9 the running system 100 times (CRASH_KILLS=, CRASH_SEED=) and account for everything
 	SANSFILM_CRASH_KILLS=$(or $(CRASH_KILLS),100) SANSFILM_CRASH_SEED=$(CRASH_SEED) $(BIN)/pytest tests/crash -s
+
+crash-matrix: $(VENV)/.installed-dev viewer kafka  ## 300 faults of a data centre on a region (MATRIX_FAULTS=, MATRIX_SEED=); writes docs/fault-matrix.md
+	SANSFILM_MATRIX_FAULTS=$(or $(MATRIX_FAULTS),300) SANSFILM_MATRIX_SEED=$(MATRIX_SEED) SANSFILM_MATRIX_TABLE=docs/fault-matrix.md \
+	  $(BIN)/pytest tests/matrix -s
 
 bench: $(VENV)/.installed-dev  ## measure beside DCMTK, pynetdicom and Orthanc (BENCH="--rounds 5 ..."); never part of check
 	$(BIN)/python -m benchmarks.ingest $(BENCH)

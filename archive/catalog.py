@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from runtime.errors import Retryable
 from schemas.decisions import Decision
@@ -107,6 +107,13 @@ class Catalog(Protocol):
                 batch again is right in both cases.
         """
 
+    def relocate(self, placed: PlacedRecord, *, lost: MemberLocation) -> bool:
+        """Let the version with this very content lie where `placed` does; False if it does not lie at `lost` any more.
+
+        Raises:
+            Retryable: do it again.
+        """
+
     def has_committed(self, segment: str) -> bool:
         """Whether a batch was committed with this segment, or a version lies in it."""
 
@@ -161,6 +168,8 @@ class Between:
 
 
 Match = OneOf | Wildcard | Between
+#: Quarantine entries that are given at one time.
+QUARANTINED_MAX: Final = 10_000
 Level = Literal["study", "series", "instance"]
 
 
@@ -198,6 +207,8 @@ class Found:
     held_count: int = 0
     conflict_count: int = 0
     received_at: str = ""
+    #: Whether the study came under different Patient IDs; the one in `values` is the first.
+    is_mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,18 +241,26 @@ class CatalogReader(Protocol):
     def conflicts(self, scope: Scope) -> Sequence[str]:
         """SOP Instance UIDs with more than one version, newest conflict first."""
 
-    def quarantined(self, scope: Scope, *, include_closed: bool = False) -> Sequence[Mapping[str, Any]]:
-        """Quarantine entries: id, reason, detail, received_at, calling_ae, called_ae, state, location."""
+    def quarantined(
+        self, scope: Scope, *, include_closed: bool = False, entry_id: str = "", about: str = ""
+    ) -> Sequence[Mapping[str, Any]]:
+        """Quarantine entries: id, reason, detail, received_at, calling_ae, called_ae, state, location.
+
+        In order of receipt, `QUARANTINED_MAX` at most; the one of `entry_id`; or those whose sender named `about` as
+        their study or instance.
+        """
 
     def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
         """Everything known of a study, series or instance: a row per version with its attributes, digests, segment,
-        warnings, kept reason, verdict, times, log position; no patient attributes."""
+        warnings, kept reason, verdict, times, log position; no patient attributes. Versions that came under the study
+        or series and are filed elsewhere, as a conflict, are among them."""
 
     def placed(self) -> Iterator[tuple[PlacedRecord, bool]]:
         """Every version of every tenant and whether it is current, for verify and for comparing catalogs."""
 
     def counters(self, tenant: str) -> Mapping[str, int]:
-        """studies, series, instances, versions, conflicts, quarantined, bytes: kept by commits, never counted."""
+        """studies, series, instances, versions, conflicts, mixed, quarantined, decisions, bytes: kept by commits,
+        never counted. Whatever changes what readers are told changes one of them."""
 
     def close(self) -> None:
         """Release the database."""

@@ -11,22 +11,25 @@ from instances.part10 import split
 from runtime.errors import Rejected, Retryable
 from runtime.logs import get_logger
 from schemas.record import MemberLocation, PlacedRecord
+from segments.tar import SegmentDamaged
 
 
 def comparer(store: SegmentStore, decode: Decode) -> Comparer:
     """A `Comparer` that reads both members; `decode` gives the samples of compressed pixel data.
 
-    What cannot be compared is not equal: a further version is kept, and nothing is lost.
+    What cannot be compared, or is not there, is not equal: a further version is kept, and nothing is lost.
     """
 
     def equal(one: MemberLocation, other: MemberLocation) -> bool:
-        files = store.read(one), store.read(other)
         try:
-            (a, a_dataset), (b, b_dataset) = map(split, files)
+            (a, a_dataset), (b, b_dataset) = (split(store.read(member)) for member in (one, other))
             return equivalent(a_dataset, a.transfer_syntax, b_dataset, b.transfer_syntax, decode=decode)
-        except Retryable:
+        except (Retryable, MemoryError):
             raise
         except Rejected:
+            return False
+        except (FileNotFoundError, SegmentDamaged) as error:
+            get_logger().error("comparison_without_bytes", segments=[one.segment, other.segment], error=str(error))
             return False
         except Exception as error:  # noqa: BLE001 - whatever a hostile data set provokes in a decoder
             get_logger().warning("comparison_failed", error=type(error).__name__)

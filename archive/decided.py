@@ -52,6 +52,7 @@ def apply(connection: Connection, made: Made) -> bool:
     if done:
         row = {"decision_id": made.id, "tenant_id": tenant_id, "decided_at": made.at, "decided_by": made.by}
         connection.execute(insert_ignoring(connection, decision), {**row, "kind": type(made.decision).__name__})
+        tally.count(tenant_id, "decisions")
         tally.write(connection)
     return done
 
@@ -76,7 +77,7 @@ def _use_version(connection: Connection, decision: UseVersion, tally: Tally) -> 
     line = select(version.c.record).where(version.c.instance_id == held.instance_id, version.c.number == number)
     placed = decode_placed(connection.execute(line).scalar_one())
     tenant_ids = insertion.tenants(connection, [decision.tenant])
-    (above,) = insertion.parents(connection, [placed], tenant_ids)
+    (above,) = insertion.parents(connection, [placed], tenant_ids, tally)
     insertion.lock_instances(connection, [held])
     held = insertion.held(connection, [key])[key]
     if held.current.wire_sha256 == decision.wire_sha256:

@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Row, Table, insert, select
 from archive import schema
 from archive.catalog import InstanceState, KnownVersion
 from archive.folding import folded_name, order_of, search_text
+from archive.studies import gathered
+from archive.tally import Tally
 from archive.wording import ROWS_PER_STATEMENT, hold_names, insert_rows, one_of
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, encode_placed
 
@@ -154,17 +156,22 @@ def tenants(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     return {name: row for (name,), row in ids.items()}
 
 
-def parents(connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: Mapping[str, int]) -> list[Parents]:
-    """The rows above each instance of `batch`; a study's attributes are those of its first instance."""
+def parents(
+    connection: Connection, batch: Sequence[PlacedRecord], tenant_ids: Mapping[str, int], tally: Tally
+) -> list[Parents]:
+    """The rows above each instance of `batch`; what the batch says of its studies is added by `tally` at the end."""
     patient_ids = _patients(connection, batch, tenant_ids)
     studies: dict[tuple[int, str], dict[str, Any]] = {}
+    said: dict[tuple[int, str], dict[str, Any]] = {}
     for placed in batch:
         record = filed(placed)
         tenant_id = tenant_ids[record.attributes.tenant]
         at = (tenant_id, record.study.study_instance_uid)
-        if at not in studies:
-            studies[at] = _study_row(record, tenant_id, patient_ids.get(_person(record, tenant_id)))
+        row = _study_row(record, tenant_id, patient_ids.get(_person(record, tenant_id)))
+        said[at] = gathered(said[at], row) if at in said else row
+        studies.setdefault(at, row)
     study_ids = ensure(connection, schema.study, list(studies.values()), ("tenant_id", "study_instance_uid"))
+    tally.said.update({study_ids[at]: row for at, row in said.items()})
     keys: list[tuple[int, int, tuple[int, str]]] = []
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     for placed in batch:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from archive import schema
 from archive.errors import mapped_errors
 from archive.revisions import check_revision
-from runtime.errors import Misconfigured
+from runtime.errors import Misconfigured, Retryable, SansfilmError
 from runtime.settings import CommonSettings
 
 READER_CONNECTIONS_MAX: Final = 16
@@ -69,7 +69,7 @@ class _BoundedConnection(psycopg.Connection[Any]):
 
 
 def writer_engine(url: str, bounds: Bounds) -> Engine:
-    """An engine with one connection, for the one thread of a process that commits."""
+    """An engine for the one thread of a process that commits, and for the lanes that keep their attempts beside it."""
     settings = {
         **_timeouts(bounds),
         # Every statement of a commit looks up keys. Statistics that are behind a fast fill must not tempt the planner
@@ -78,7 +78,7 @@ def writer_engine(url: str, bounds: Bounds) -> Engine:
         "enable_hashjoin": "off",
         "enable_mergejoin": "off",
     }
-    return _engine(url, bounds, settings, pool_size=1, max_overflow=0)
+    return _engine(url, bounds, settings, pool_size=1, max_overflow=3)
 
 
 def reader_engine(url: str, bounds: Bounds) -> Engine:
@@ -107,6 +107,7 @@ def checked(engine: Engine, url: str, *, since: int | None = schema.REVISION) ->
 
     Raises:
         Misconfigured: the server is not reachable, refuses us, has not the database, or not the tables.
+        Retryable: the server is just starting, or has no place for another session.
     """
     try:
         with mapped_errors(), _first_session(engine, url) as connection:
@@ -168,13 +169,18 @@ def _first_session(engine: Engine, url: str) -> Connection:
         return engine.connect()
     except Exception as error:
         if isinstance(getattr(error, "orig", None), psycopg.OperationalError):
-            raise Misconfigured(_why(str(getattr(error, "orig", "")), url)) from None
+            raise _refusal(str(getattr(error, "orig", "")), url) from None
         raise
 
 
-def _why(said: str, url: str) -> str:
-    """A sentence for what libpq says, which tells the cause in words only."""
-    place = place_of(url)
+def _refusal(said: str, url: str) -> SansfilmError:
+    """What libpq says, which tells the cause in words only, as an error of ours."""
+    if any(words in said for words in ("too many", "starting up", "shutting down", "recovery")):
+        return Retryable(f"PostgreSQL at {place_of(url)} is not ready for us yet")
+    return Misconfigured(_why(said, place_of(url)))
+
+
+def _why(said: str, place: str) -> str:
     if "password authentication failed" in said or "no password supplied" in said:
         return f"PostgreSQL at {place} refuses the user or the password: see SANSFILM_CATALOG_URL"
     if "does not exist" in said and "database" in said:

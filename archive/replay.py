@@ -112,6 +112,8 @@ class Replay:
         self._early: list[tuple[str, PlacedRecord]] = []
         #: Entries that could not be followed where they stand.
         self._unfollowed: dict[str, ConflictNoted | DecisionNoted] = {}
+        #: Segments that readable indexes name; found out only if one cannot be read.
+        self._named: set[str] | None = None
         self._indexes: OrderedDict[str, dict[str, list[PlacedRecord]]] = OrderedDict()
 
     # ---- the whole archive, in order ----
@@ -201,7 +203,7 @@ class Replay:
         except FileNotFoundError:  # collected meanwhile
             return []
         except (SegmentDamaged, ValueError) as error:
-            again = list(self._described(key))
+            again = [one for lost in (key, *self._unnamed_claims(key)) for one in self._described(lost)]
             kind = FindingKind.INDEX_REPLACED if again else FindingKind.INDEX_DAMAGED
             self._note(kind, key, str(error))
             return again
@@ -229,6 +231,32 @@ class Replay:
                 yield PlacedRecord(record=record, location=location, origin=member.provenance.get(ORIGIN, ""))
             except ValueError as error:
                 self._note(FindingKind.MEMBER_UNREADABLE, key, str(error))
+
+    def _unnamed_claims(self, before: str) -> Iterator[str]:
+        """Claim checks that may have been adopted by the segment `before`, whose index is damaged.
+
+        Those made earlier than it that no readable index names, each once. A duplicate among them changes nothing.
+        """
+        if self._named is None:
+            self._named = set(self._indexed())
+        for key in self._store.keys():  # noqa: SIM118 - a store is no mapping
+            if id_of(key) >= id_of(before) or key.startswith(f"{JOURNAL}/") or key in self._named:
+                continue
+            if self._is_claim(key):
+                self._named.add(key)
+                yield key
+
+    def _indexed(self) -> Iterator[str]:
+        """The segments that readable indexes name."""
+        for key in self._store.keys():  # noqa: SIM118 - a store is no mapping
+            with suppress(SegmentDamaged, ValueError, FileNotFoundError):
+                if not key.startswith(f"{JOURNAL}/"):
+                    yield from (decode_placed(line).location.segment for line in self._store.index(key))
+
+    def _is_claim(self, key: str) -> bool:
+        with suppress(SegmentDamaged, FileNotFoundError):
+            return key not in self.noted.condemned and not self._store.index(key)
+        return False
 
     def _is_index(self, key: str, offset: int, size_bytes: int) -> bool:
         """Whether a piece that does not verify is the index, whose records are being made again."""

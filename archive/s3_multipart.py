@@ -1,7 +1,8 @@
 """A multipart upload of which the parts may come in any order. Nothing is visible before it is completed.
 
-Of a process that died, the parts sent stay in the store, invisible; expire them by the bucket's rule for incomplete
-uploads. That is the one rule by age there may be: nothing ever points to an incomplete upload.
+Of a process that died, or of a completion that got no answer, the parts sent may stay in the store, invisible; expire
+them by the bucket's rule for incomplete uploads. That is the one rule by age there may be: nothing ever points to an
+incomplete upload.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class MultipartUpload:
             for number, e_tag in sorted(self._e_tags.items())
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        query = {"uploadId": self._upload_id}
+        query, self._upload_id = {"uploadId": self._upload_id}, ""
         try:
             answer = self._requests.send("POST", self._name, query, body, {"if-none-match": "*"})
         except NoAnswer as error:
@@ -69,10 +70,16 @@ class MultipartUpload:
             self._requests.close()
         if answer.status == _EXISTS_STATUS or answer.code == _GONE_CODE:
             raise InDoubt("there is such an object, or no such upload any longer")
+        if not answer.is_success:
+            self._upload_id = query["uploadId"]
         self._requests.require("complete an upload", answer)
 
     def abort(self) -> None:
-        """Drop the parts that were sent, if the store lets itself be told; harmless after `complete`."""
+        """Drop the parts that were sent, if the store lets itself be told.
+
+        Does nothing once the upload was completed or may have been: a server that is still at it could take the parts
+        away from under the object.
+        """
         try:
             if self._upload_id:
                 self._requests.send("DELETE", self._name, {"uploadId": self._upload_id})

@@ -16,6 +16,7 @@ from sqlalchemy import Column, ColumnElement, FromClause, Select, and_, exists, 
 from archive import schema
 from archive.catalog import Between, Level, Match, OneOf, Query, Wildcard
 from archive.folding import folded_name, search_words
+from archive.studies import is_mixed
 
 COUNT_MAX: Final = 10_000
 
@@ -102,6 +103,7 @@ def answer_to(tenant: str, query: Query) -> Answer:
         marks.c.held_count.label("held"),
         marks.c.conflict_count.label("conflicts"),
         _study.c.received_at.label("received_at"),
+        is_mixed().label("mixed"),
     ]
     if query.level != "study":
         shown.append(_series.c.instance_count.label("series_instances"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
-from archive import decided, fate, incarnation, insertion, outbox, schema
+from archive import decided, fate, incarnation, insertion, outbox, relocation, schema
 from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, OnSame, Quarantined, Same, Verdict
 from archive.database import (
     create_file,
@@ -30,10 +30,13 @@ from runtime.clock import Clock, SystemClock, rfc3339
 from runtime.faults import reach
 from schemas.decisions import Decision
 from schemas.identifiers import SegmentKey
-from schemas.record import InstanceRecord, PlacedRecord, QuarantineRecord
+from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, QuarantineRecord
 
 if TYPE_CHECKING:  # the driver takes time to load, and an embedded catalog has no use for it
     from archive.postgres import Bounds
+
+#: Versions of one instance with which a re-encoded content is compared; equal to an older one it is a version more.
+COMPARED_MAX: Final = 4
 
 
 def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
@@ -148,6 +151,11 @@ class SqlCatalog:
         reach("catalog.committed")
         return verdicts
 
+    def relocate(self, placed: PlacedRecord, *, lost: MemberLocation) -> bool:
+        """See `Catalog.relocate`."""
+        with mapped_errors(), self._engine.begin() as connection:
+            return relocation.relocate(connection, placed, lost, rfc3339(self._clock.now()))
+
     def has_committed(self, segment: str) -> bool:
         """See `Catalog.has_committed`."""
         table = schema.segment
@@ -254,7 +262,7 @@ class _Batch:
                 firsts.setdefault(key_of(one), one)
         if not firsts:
             return {}
-        above = insertion.parents(self.connection, list(firsts.values()), self.tenant_ids)
+        above = insertion.parents(self.connection, list(firsts.values()), self.tenant_ids, self.tally)
         inserted = insertion.insert_first(self.connection, firsts, above)
         if lost := [key for key in firsts if key not in inserted]:
             self.held.update(insertion.held(self.connection, lost))
@@ -283,7 +291,7 @@ class _Batch:
         if firsts.get(key) is one:
             return self._keep(one, held, New())
         version = _with(held, one.record.wire_sha256) or next(
-            (version for version in held.versions if self._are_equal(one, version)), None
+            (version for version in _comparable(held) if self._are_equal(one, version)), None
         )
         if version is not None:
             if version.message_id != insertion.stored_text(one.record.attributes.id):
@@ -369,6 +377,15 @@ class _Batch:
         ]
         if self.tells:
             outbox.write(self.connection, changes, self.opened, self.committed_at)
+
+
+def _comparable(held: HeldInstance) -> Sequence[KnownVersion]:
+    """The versions that are worth the time of a comparison: the current one and the newest.
+
+    A device that gives everything one UID would otherwise cost the square of what it sends.
+    """
+    newest = [version for version in reversed(held.versions) if not version.current]
+    return [held.current, *newest[: COMPARED_MAX - 1]]
 
 
 def _with(held: HeldInstance, wire_sha256: str) -> KnownVersion | None:

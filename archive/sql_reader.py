@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, RowMapping, Select, func, select
 
 from archive import schema
-from archive.catalog import Found, InstanceState, KnownVersion, Query, Readable, Scope
+from archive.catalog import QUARANTINED_MAX, Found, InstanceState, KnownVersion, Query, Readable, Scope
 from archive.database import reader_engine
 from archive.decided import QuarantineState
 from archive.errors import mapped_errors
 from archive.insertion import filed, known_version
 from archive.revisions import check_revision
 from archive.search import COUNT_MAX, answer_to, count_of
+from archive.studies import is_mixed
 from archive.tally import COUNTERS
 from archive.wording import one_of
 from schemas.record import InstanceRecord, PlacedRecord, decode_placed
@@ -132,31 +133,32 @@ class SqlCatalogReader:
 
     # ---- quarantine, trace, counters ----
 
-    def quarantined(self, scope: Scope, *, include_closed: bool = False) -> Sequence[Mapping[str, Any]]:
-        """See `CatalogReader.quarantined`; in order of receipt, as `QuarantineRecord` fields beside the state."""
+    def quarantined(
+        self, scope: Scope, *, include_closed: bool = False, entry_id: str = "", about: str = ""
+    ) -> Sequence[Mapping[str, Any]]:
+        """See `CatalogReader.quarantined`; as `QuarantineRecord` fields beside the state."""
         rows = (
             select(_quarantine).join(_tenant).where(_tenant.c.name == scope.tenant).order_by(_quarantine.c.message_id)
         )
         if not include_closed:
             rows = rows.where(_quarantine.c.state == QuarantineState.OPEN.value)
+        if entry_id:
+            rows = rows.where(_quarantine.c.message_id == entry_id)
+        if about:
+            rows = rows.where(_quarantine.c.record.contains(about, autoescape=True))
         with self._reading() as connection:
-            found = connection.execute(rows).mappings().all() if connection else []
-        return [_quarantine_entry(row) for row in found]
+            found = connection.execute(rows.limit(QUARANTINED_MAX)).mappings().all() if connection else []
+        entries = [_quarantine_entry(row) for row in found]
+        return [entry for entry in entries if _concerns(entry, about)] if about else entries
 
     def trace(self, scope: Scope, uid: str) -> Sequence[Mapping[str, Any]]:
         """See `CatalogReader.trace`."""
-        sop = schema.sop
-        lookups = (
-            sop.c.sop_instance_uid == uid,
-            _series.c.series_instance_uid == uid,
-            _study.c.study_instance_uid == uid,
-        )
         with self._reading() as connection:
-            for condition in lookups if connection else ():
-                assert connection is not None
-                if rows := connection.execute(_versions_of(scope).where(condition)).all():
-                    return [_traced(row._mapping) for row in rows]
-        return []
+            if connection is None:
+                return []
+            found = connection.execute(_versions_of(scope).where(schema.sop.c.sop_instance_uid == uid)).all()
+            rows = found or _rows_under(connection, scope, uid)
+        return [_traced(row._mapping) for row in rows]
 
     def placed(self) -> Iterator[tuple[PlacedRecord, bool]]:
         """See `CatalogReader.placed`; in order of commit, then quarantine entries (never current).
@@ -316,8 +318,26 @@ def _versions_of(scope: Scope) -> Select[Any]:
     source = source.join(_instance, beside).join(_series, _series.c.id == _instance.c.series_id)
     source = source.join(_version, _version.c.instance_id == _instance.c.id).join(_segment)
     order = (_series.c.series_order, _series.c.id, _instance.c.instance_order, _instance.c.id, _version.c.number)
-    rows = select(_instance, _version, _segment.c.key).select_from(source)
+    rows = select(
+        _instance, _version, _segment.c.key, _study.c.study_instance_uid, is_mixed().label("mixed")
+    ).select_from(source)
     return rows.where(_tenant.c.name == scope.tenant).order_by(*order)
+
+
+def _rows_under(connection: Connection, scope: Scope, uid: str) -> Sequence[Row[Any]]:
+    """The versions of what is filed in a series, or else in a study; then those that came under it."""
+    versions = _versions_of(scope)
+    filed_there = connection.execute(versions.where(_series.c.series_instance_uid == uid)).all()
+    filed_there = filed_there or connection.execute(versions.where(_study.c.study_instance_uid == uid)).all()
+    came = connection.execute(versions.where(_came_under(uid))).all()
+    rows = {row._mapping[_version.c.id]: row for row in (*filed_there, *came)}
+    return list(rows.values())
+
+
+def _came_under(uid: str) -> ColumnElement[bool]:
+    """Versions that came under this study or series, wherever their instance is filed: it differs in conflicts only."""
+    own = (_version.c.study_instance_uid == uid) | (_version.c.series_instance_uid == uid)
+    return _instance.c.conflict_version_id.is_not(None) & own
 
 
 def _pages(uids: list[str]) -> Iterator[list[str]]:
@@ -332,7 +352,13 @@ def _found(row: RowMapping, keywords: Mapping[str, str], query: Query) -> Found:
         values["NumberOfSeriesRelatedInstances"] = str(row["series_instances"])
     conflicts = int(row["versions"] > 1) if query.level == "instance" else row["conflicts"]
     held = 0 if query.level == "instance" else row["held"]
-    return Found(values=values, held_count=held, conflict_count=conflicts, received_at=row["received_at"])
+    return Found(
+        values=values,
+        held_count=held,
+        conflict_count=conflicts,
+        received_at=row["received_at"],
+        is_mixed=bool(row["mixed"]),
+    )
 
 
 def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
@@ -347,6 +373,11 @@ def _quarantine_entry(row: RowMapping) -> dict[str, Any]:
         "log_position": placed.record.log_position,
         "location": placed.location,
     }
+
+
+def _concerns(entry: Mapping[str, Any], uid: str) -> bool:
+    attributes = entry["attributes"]
+    return uid in (attributes.study_uid, attributes.sop_instance_uid, attributes.id)
 
 
 _TRACED: Final = (
@@ -364,6 +395,8 @@ def _traced(at: RowMapping) -> dict[str, Any]:
         "sop_class_uid": at[_instance.c.sop_class_uid],
         "state": at[_instance.c.state],
         "current": at[_version.c.number] == at[_instance.c.current_number],
+        "filed_in_study": at[_study.c.study_instance_uid],
+        "patient_ids_differ": bool(at["mixed"]),
         **{name: at[_version.c[name]] for name in _TRACED},
         "log_position": record.log_position,
         "segment": at[_segment.c.key],

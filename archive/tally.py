@@ -14,11 +14,15 @@ from typing import Final, Literal
 from sqlalchemy import Connection, Table, bindparam, case, select, update
 
 from archive import schema
+from archive.studies import StudyRow, complete
 from archive.wording import ROWS_PER_STATEMENT, insert_adding, one_of
 
-CounterName = Literal["studies", "series", "instances", "versions", "conflicts", "quarantined", "bytes"]
+#: `mixed`: studies that came under different Patient IDs.
+CounterName = Literal[
+    "studies", "series", "instances", "versions", "conflicts", "mixed", "quarantined", "decisions", "bytes"
+]
 COUNTERS: Final[tuple[CounterName, ...]] = (
-    "studies", "series", "instances", "versions", "conflicts", "quarantined", "bytes",
+    "studies", "series", "instances", "versions", "conflicts", "mixed", "quarantined", "decisions", "bytes",
 )  # fmt: skip
 
 
@@ -38,6 +42,8 @@ class Tally:
     studies: dict[int, Change] = field(default_factory=lambda: defaultdict(Change))
     series: dict[int, Change] = field(default_factory=lambda: defaultdict(Change))
     counters: Counter[tuple[int, CounterName]] = field(default_factory=Counter)
+    #: What instances said of their studies, by id: added to what the studies say of themselves.
+    said: dict[int, StudyRow] = field(default_factory=dict)
 
     def add(
         self, *, study_id: int, series_id: int, instances: int = 0, conflicts: int = 0, received_at: str = ""
@@ -55,6 +61,8 @@ class Tally:
     def write(self, connection: Connection) -> None:
         """Apply everything, as the last thing before the transaction ends."""
         _add_counts(connection, schema.series, self.series, received=False)
+        for tenant_id in complete(connection, self.said):
+            self.count(tenant_id, "mixed")
         _add_counts(connection, schema.study, self.studies, received=True)
         self._follow_series(connection)
         self._follow_studies(connection)

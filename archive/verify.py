@@ -11,9 +11,10 @@ from archive.findings import Finding, FindingKind, Progress, no_progress
 from archive.layout import JOURNAL
 from archive.original import OriginalDamaged, original
 from archive.segment_store import SegmentStore
+from archive.unfinished import require_empty
 from instances.description import describe
 from runtime.errors import Unfileable
-from schemas.record import InstanceRecord, PlacedRecord
+from schemas.record import InstanceRecord, PlacedRecord, decode_placed
 from segments.tar import SegmentDamaged
 
 
@@ -39,6 +40,7 @@ def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_p
     Progress counts bytes. Memory is the largest instance. Nothing is changed; a running worker is not in the way.
 
     Raises:
+        Misconfigured: the catalog knows nothing and the archive holds instances.
         Retryable: the store or the catalog went away, or a rebuild put another catalog in place; begin again.
     """
     done = Verification()
@@ -51,6 +53,8 @@ def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_p
         done.versions += isinstance(placed.record, InstanceRecord)
         done.quarantined += not isinstance(placed.record, InstanceRecord)
         progress(done.bytes, max(total, done.bytes))
+    if not done.versions and not done.quarantined:
+        require_empty(store)
     for key in store.keys():  # noqa: SIM118 - a store is no mapping
         done.segments += 1
         done.findings += _segment_findings(key, store, referred=key not in unreferred)
@@ -109,6 +113,21 @@ def _segment_findings(key: str, store: SegmentStore, *, referred: bool) -> Itera
         return
     if not referred and not is_journal:
         yield Finding(kind=FindingKind.SEGMENT_UNREFERRED, segment=key)
+        yield from _unreferred_findings(key, store)
+
+
+def _unreferred_findings(key: str, store: SegmentStore) -> Iterator[Finding]:
+    """What is wrong inside a segment that no version lies in: it may be the only copy of what is not committed yet."""
+    try:
+        placed = [decode_placed(line) for line in store.index(key)]
+    except SegmentDamaged:  # found above
+        placed = []
+    own = [one for one in placed if one.location.segment == key]
+    for one in own:
+        yield from _findings(one, store)
+    for piece in () if own else store.members(key).torn:
+        detail = f"{piece.size_bytes} bytes at {piece.offset} do not verify"
+        yield Finding(kind=FindingKind.MEMBER_DAMAGED, segment=key, detail=detail)
 
 
 def _finding(placed: PlacedRecord, kind: FindingKind, detail: str = "") -> Finding:

@@ -11,5 +11,8 @@ host, commit, versions and parameters go with them as JSON. The smoke sizes run 
 | `ingest`    | the runs: durable acknowledgement, and sent → found by QIDO |
 | `stages`    | what each stage costs an instance, alone |
 | `flames`    | flame graphs of edge and worker under load |
+| `kafka`     | the log on Kafka beside the local one: rates, and CPU of client and broker |
+| `replay_mri`| a week of a region replayed at a scale and speed-up: rate, lag, latencies by lane, urgent under load |
 | `ceilings`  | what the machine itself can do: disk with sync, loopback, memory |
+| `floor_peer`, `pynetdicom_peer` | two of the receivers: the least a durable one costs, and pynetdicom's own |
 """

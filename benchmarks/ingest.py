@@ -31,6 +31,7 @@ Start = Callable[[Path], AbstractContextManager[Receiver]]
 
 ACKNOWLEDGE: dict[str, Start] = {
     "sansfilm edge": partial(receivers.sansfilm, edge_only=True),
+    "floor": receivers.floor,
     "DCMTK storescp": receivers.dcmtk_storescp,
     "pynetdicom storescp": receivers.pynetdicom_storescp,
     "Orthanc": receivers.orthanc,
@@ -43,7 +44,7 @@ FOUND: dict[str, Start] = {
 }
 #: Which of ours a peer is held against; the ratio printed is the peer's median time over ours.
 OURS = {
-    "acknowledge": dict.fromkeys(["DCMTK storescp", "pynetdicom storescp", "Orthanc"], "sansfilm edge"),
+    "acknowledge": dict.fromkeys(["floor", "DCMTK storescp", "pynetdicom storescp", "Orthanc"], "sansfilm edge"),
     "found": {"Orthanc JPEG-LS": "sansfilm htj2k", "Orthanc": "sansfilm keep"},
 }
 SUITES = {"acknowledge": ACKNOWLEDGE, "found": FOUND}
@@ -88,7 +89,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=list(SUITES))
     parser.add_argument("--instances", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--associations", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--associations", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--only", nargs="+", help="receivers to run, by name")
     parser.add_argument("--folder", default=None, help="where to work; default: the system's temporary folder")
     parser.add_argument("--exam", default=None, help="folder of the files to send; made if it does not exist")
@@ -213,8 +214,20 @@ def _context(options: argparse.Namespace, files: Sequence[Path], work: Path) -> 
         "bytes": sum(path.stat().st_size for path in files),
         "seed": SEED,
         "rounds": options.rounds,
-        "ceilings": {**ceilings.disk_sync(work), **ceilings.loopback()},
+        "ceilings": {
+            **ceilings.disk_sync(work),
+            **ceilings.loopback(),
+            "senders_s": {count: _senders_s(count, files, work) for count in options.associations},
+        },
     }
+
+
+def _senders_s(associations: int, files: Sequence[Path], work: Path) -> float:
+    """What starting the senders costs, before any of them has sent much: each sends one instance."""
+    with receivers.floor(work / f"senders-{associations}") as receiver:
+        begin_s = time.perf_counter()
+        send(receiver.port, files[:associations], associations)
+        return round(time.perf_counter() - begin_s, 3)
 
 
 def _cpu() -> str:

@@ -91,6 +91,17 @@ def dcmtk_storescp(folder: Path) -> Iterator[Receiver]:
 
 
 @contextmanager
+def floor(folder: Path) -> Iterator[Receiver]:
+    """Receive, write, sync, and nothing else: what any durable acknowledgement costs with this sender and disk."""
+    port = free_port()
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "benchmarks.floor_peer", str(port), str(folder)]
+    with _process(command, environment=dict(os.environ), log=folder.with_suffix(".log")) as process:
+        _wait_port(port, process)
+        yield Receiver(name="floor", version=sys.version.split()[0], port=port, pid=process.pid, settings={})
+
+
+@contextmanager
 def pynetdicom_storescp(folder: Path) -> Iterator[Receiver]:
     """pynetdicom's own storage application entity, writing each data set as it came."""
     port = free_port()

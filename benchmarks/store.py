@@ -2,7 +2,8 @@
 
 Puts of whole batches, ranged reads of one member, and what a claim check costs its sender after the last byte: in a
 folder, and on a real S3 server (SeaweedFS) on loopback, in turn in each round. The folder syncs; SeaweedFS writes to
-the page cache: a figure of it is one of protocol and copying, not of a disk.
+the page cache: a figure of it is one of protocol and copying, not of a disk. CPU is that of this process alone, the
+server's apart.
 """
 
 from __future__ import annotations
@@ -86,14 +87,17 @@ def _store(store: SegmentStore, options: argparse.Namespace) -> Figures:
     batch = _batch(options.segment_mib * MIB, options.member_kib * 1024)
     store.put(TENANT, batch[:1])  # folders and connections are there
     spans_s, locations = [], list[MemberLocation]()
+    begin_cpu_s = time.process_time()
     for _ in range(options.segments):
         begin_s = time.perf_counter()
         locations += store.put(TENANT, batch).locations
         spans_s.append(time.perf_counter() - begin_s)
+    put_cpu_s = time.process_time() - begin_cpu_s
     wanted = random.Random(1).choices(locations, k=options.reads)
     return {
         "put_mib_per_s": options.segment_mib * options.segments / sum(spans_s),
         "put_ms_median": statistics.median(spans_s) * 1e3,
+        "put_cpu_ms_per_mib": put_cpu_s * 1e3 / (options.segment_mib * options.segments),
         **_reads(store, wanted, threads=1),
         **_reads(store, wanted, threads=8),
     }
@@ -106,12 +110,13 @@ def _reads(store: SegmentStore, wanted: Sequence[MemberLocation], *, threads: in
         return time.perf_counter() - begin_s
 
     with ThreadPoolExecutor(threads) as pool:
-        begin_s = time.perf_counter()
+        begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
         spans_s = list(pool.map(read, wanted))
-        whole_s = time.perf_counter() - begin_s
+        whole_s, cpu_s = time.perf_counter() - begin_s, time.process_time() - begin_cpu_s
     return {
         f"reads_per_s_{threads}": len(wanted) / whole_s,
         f"read_ms_median_{threads}": statistics.median(spans_s) * 1e3,
+        f"read_cpu_ms_{threads}": cpu_s * 1e3 / len(wanted),
     }
 
 

@@ -6,34 +6,48 @@ forwarder ships (`ack_mode` spool).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from broker.local import FORWARDER, WORKERS, LocalConsumer, LocalPublisher, Usage, log_usage
+from broker.local import (
+    FORWARDER,
+    WORKERS,
+    LocalConsumer,
+    LocalPublisher,
+    Usage,
+    first_waiting,
+    log_usage,
+    waiting_attributes,
+)
 from broker.log import Consumer, Publisher
 from runtime.clock import Clock
 from runtime.settings import CommonSettings, EdgeSettings, WorkerSettings
-from schemas.message import Lane
+from schemas.message import Lane, MessageAttributes
 from segments.disk import Disk
 
 if TYPE_CHECKING:  # the client takes time to load, and the embedded form has no use for it
     from broker.kafka import KafkaConfiguration
 
 
-def open_publisher(settings: CommonSettings, *, writer: str) -> Publisher:
-    """The writing end of the log that workers read; closed by its owner. `writer` names this start of this process."""
+def open_publisher(settings: CommonSettings, *, writer: str, senders_write: bool = False) -> Publisher:
+    """The writing end of the log that workers read; closed by its owner. `writer` names this start of this process.
+
+    Of files of this machine, callers who wait for each message may write it themselves: see `LocalPublisher`.
+    """
     if settings.kafka_bootstrap:
         from broker.kafka import KafkaPublisher
 
         return KafkaPublisher(kafka_configuration(settings))
-    return open_spool(settings, writer=writer)
+    return open_spool(settings, writer=writer, senders_write=senders_write)
 
 
-def open_spool(settings: CommonSettings, *, writer: str) -> LocalPublisher:
-    """The writing end of this machine's own log."""
-    return LocalPublisher(settings.log_dir, writer=writer, file_max_bytes=settings.log_file_max_bytes)
+def open_spool(settings: CommonSettings, *, writer: str, senders_write: bool = False) -> LocalPublisher:
+    """The writing end of this machine's own log; see `LocalPublisher` for `senders_write`."""
+    return LocalPublisher(
+        settings.log_dir, writer=writer, file_max_bytes=settings.log_file_max_bytes, senders_write=senders_write
+    )
 
 
 def open_consumer(
@@ -59,7 +73,17 @@ def is_spooling(settings: EdgeSettings) -> bool:
 
 def local_usage(settings: CommonSettings) -> Usage:
     """What of this machine's log is still needed: by the worker, or by the forwarder if it is a spool."""
-    return log_usage(settings.log_dir, FORWARDER if settings.kafka_bootstrap else WORKERS)
+    return log_usage(settings.log_dir, _group(settings))
+
+
+def waiting_here(settings: CommonSettings) -> Iterator[MessageAttributes]:
+    """What waits in this machine's log: for the worker, or for the forwarder if it is a spool. Headers are read."""
+    return waiting_attributes(settings.log_dir, _group(settings))
+
+
+def oldest_here(settings: CommonSettings, lane: Lane) -> str:
+    """When the oldest message of a lane that waits in this machine's log was received; empty if none does."""
+    return min((one.time for one in first_waiting(settings.log_dir, lane, _group(settings))), default="")
 
 
 def waiting_messages(settings: CommonSettings) -> Mapping[Lane, int]:
@@ -77,6 +101,11 @@ def waiting_messages(settings: CommonSettings) -> Mapping[Lane, int]:
         lane: sum(reach.end - max(reach.first, reach.committed or 0) for reach in topics.reach(lane).values())
         for lane in Lane
     }
+
+
+def _group(settings: CommonSettings) -> str:
+    """Who reads this machine's log."""
+    return FORWARDER if settings.kafka_bootstrap else WORKERS
 
 
 def kafka_configuration(settings: CommonSettings) -> KafkaConfiguration:

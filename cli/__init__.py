@@ -14,13 +14,20 @@
 | `phantom`     | a synthetic head, slice by slice |
 | `exam`        | the phantom as a brain MR exam |
 | `demo`        | sends that exam and waits until it can be opened |
+| `edges`       | the receivers of one machine and the forwarder of their spool, supervised |
+| `output`      | how a command speaks: tables and JSON on standard output, the rest on standard error |
+| `errors`      | how an error ends a command: one sentence and an exit code |
+| `access`      | access events of what commands read |
+| `archive_work` | what the commands of `archive` do |
 | `place`       | opens the archive of a data folder for reading, and sends decisions to its worker |
-| `status` `trace` `quarantine` `conflict` `archive` `doctor` | one command each, or one group |
+| `status` `trace` `quarantine` `conflict` `archive` `catalog` `spool` `topics` `doctor` | one command or group each |
 | `reference`   | writes docs/settings.md, docs/metrics.md and docs/cli.md |
 
 Invariants
     * A command never opens the catalog for writing while a worker runs: decisions travel through the log and the
       worker executes them; `archive rebuild` and `up` hold the same lock.
+    * What a command reads of studies and instances leaves an access event; a decision carries its user's name.
+    * Without a catalog nothing is said of an archive that is not empty, but that it must be rebuilt.
     * Nothing heavy is imported before a command needs it: `sansfilm --help` answers in well under half a second.
     * With `--json` standard output carries JSON and nothing else; progress and warnings go to standard error.
 

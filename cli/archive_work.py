@@ -27,6 +27,7 @@ def run_verify(data_dir: Path | None, *, as_json: bool) -> int:
     from archive.verify import verify
 
     with open_place(data_dir, None) as place, _progress("reading everything") as progress:
+        place.note("verify")
         done = verify(place.reader, place.store, progress)
     if as_json:
         counts = {"versions": done.versions, "quarantined": done.quarantined, "segments": done.segments}
@@ -50,6 +51,7 @@ def run_original(
     from archive.original import original, original_file
 
     with open_place(data_dir, tenant) as place:
+        place.note("original", uid)
         known, record = _version(place, uid, version.lower())
         content = (original if dataset_only else original_file)(place.store, record, known.location)
     if output is None:
@@ -77,7 +79,7 @@ def run_rebuild(data_dir: Path | None, *, as_json: bool) -> int:
     from archive.rebuild import rebuild, rebuild_into
     from cli.folder import DataFolder
 
-    with open_place(data_dir, None) as place:
+    with open_place(data_dir, None, without_catalog=True) as place:
         settings, url = place.settings, place.settings.catalog_url.get_secret_value()
         with _comparing(place) as equal, _progress("reading segments") as progress:
             if url:

@@ -25,6 +25,7 @@ def ls(data_dir: DataDir = None, tenant: Tenant = None, as_json: Json = False) -
     from cli.place import open_place
 
     with open_place(data_dir, tenant) as place:
+        place.note("conflict")
         rows = [version for uid in place.reader.conflicts(place.scope) for version in _versions(place, uid)]
     if as_json:
         print_json(rows)
@@ -47,6 +48,7 @@ def use(
     ],
     data_dir: DataDir = None,
     tenant: Tenant = None,
+    reason: Annotated[str, typer.Option(help="Why, for the journal; no patient's name.", show_default=False)] = "",
     wait_s: Annotated[float, typer.Option(min=0, help="Longest wait until the worker has executed it.")] = 15.0,
     as_json: Json = False,
 ) -> None:
@@ -57,8 +59,11 @@ def use(
     from schemas.decisions import UseVersion
 
     with open_place(data_dir, tenant) as place:
+        place.note("conflict", sop_instance_uid)
         digest = _full_digest(place, sop_instance_uid, wire_sha256.lower())
-        decision = UseVersion(tenant=place.scope.tenant, sop_instance_uid=sop_instance_uid, wire_sha256=digest)
+        decision = UseVersion(
+            tenant=place.scope.tenant, sop_instance_uid=sop_instance_uid, wire_sha256=digest, reason=reason
+        )
         if not place.decide(decision, lambda: _is_current(place, sop_instance_uid, digest), wait_s=wait_s):
             raise Retryable("the decision was executed and another followed it: see sansfilm conflict ls")
     if as_json:

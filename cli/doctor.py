@@ -19,7 +19,7 @@ from typing import Literal
 
 from rich.markup import escape
 
-from cli.folder import is_locked
+from cli.folder import is_locked, is_readable_by_others
 from cli.output import out, print_json, size_text
 from runtime.settings import UpSettings
 
@@ -108,7 +108,11 @@ def _folder(settings: UpSettings) -> Iterator[Finding]:
     if not os.access(nearest, os.W_OK | os.X_OK) or (folder.exists() and not folder.is_dir()):
         yield Finding(what="data folder", level="bad", text=f"{folder} cannot be written; set SANSFILM_DATA_DIR")
         return
-    yield Finding(what="data folder", level="ok", text=f"{folder}{'' if folder.is_dir() else ' (to be made)'}")
+    if folder.is_dir() and is_readable_by_others(folder):
+        text = f"{folder} can be read by every user of this machine, and holds patient data: chmod o-rwx"
+        yield Finding(what="data folder", level="note", text=text)
+    else:
+        yield Finding(what="data folder", level="ok", text=f"{folder}{'' if folder.is_dir() else ' (to be made)'}")
     free = shutil.disk_usage(nearest).free
     short = free < settings.disk_reserve_bytes
     reserve = f"; receiving needs more than {size_text(settings.disk_reserve_bytes)} (SANSFILM_DISK_RESERVE_BYTES)"

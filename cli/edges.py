@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from broker.opening import is_spooling, local_usage
+from cli.folder import make_private
 from cli.output import LastingConsole, err
 from cli.supervisor import Bounds, ChildSpec, Supervisor
 from runtime.logs import configure_logs
@@ -26,6 +27,7 @@ def run_edges(settings: EdgeGroupSettings) -> int:
     from ingest.edge import bind_dicom
 
     configure_logs(role="supervisor", level=settings.log_level, log_format=settings.log_format)
+    make_private(settings.data_dir)
     with closing(bind_dicom(settings)) as listener:
         supervisor = Supervisor(
             receiving_specs(settings, listener),

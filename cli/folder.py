@@ -24,7 +24,7 @@ class DataFolder:
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir.absolute()
-        _make(self.path)
+        _make(self.path, "run", "logs")
         self._lock = _lock(self.path)
         try:
             _probe(self.path)
@@ -67,17 +67,32 @@ def is_locked(data_dir: Path) -> bool:
     return False
 
 
-def _make(path: Path) -> None:
+def make_private(path: Path) -> None:
+    """Make the folder `path` if there is none: for us alone, as it will hold names of patients.
+
+    Raises:
+        Misconfigured: it cannot be made.
+    """
+    _make(path)
+
+
+def is_readable_by_others(path: Path) -> bool:
+    """Whether others than its owner's group may list a folder."""
+    return bool(path.stat().st_mode & 0o007)
+
+
+def _make(path: Path, *below: str) -> None:
     try:
-        for folder in (path, path / "run", path / "logs"):
-            folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in below:
+            (path / name).mkdir(exist_ok=True)
     except OSError as error:
         raise Misconfigured(_sentence(path, error)) from error
 
 
 def _lock(path: Path) -> int:
     try:
-        lock = os.open(path / "run" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(path / "run" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Misconfigured(_sentence(path, error)) from error
     try:

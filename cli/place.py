@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from archive.catalog import CatalogReader, Scope
-from archive.opening import open_catalog_reader, open_store
+from archive.opening import is_embedded, open_catalog_reader, open_store
 from archive.segment_store import SegmentStore
+from archive.unfinished import require_empty
 from broker.opening import open_publisher, waiting_messages
+from cli.access import note_access, user_name
 from cli.folder import is_locked
 from runtime.clock import SystemClock, rfc3339
 from runtime.errors import Misconfigured, Retryable
@@ -19,8 +22,6 @@ from schemas.decisions import Decision, encode_decision
 from schemas.message import DECISION_MADE, Lane, Message, MessageAttributes
 from segments.checksum import crc32c_hex
 
-#: Who reads, in the access events of a command run on this machine.
-PRINCIPAL = "operator"
 _POLL_S = 0.05
 _PUBLISH_TIMEOUT_S = 30.0
 
@@ -33,14 +34,17 @@ class Place:
     """What a command reads of one data folder and tenant. Close it.
 
     Raises:
-        Misconfigured: there is no data folder.
+        Misconfigured: there is no data folder; or, unless `without_catalog` is allowed, its catalog is missing and its
+            archive is not empty: every answer would be that there is nothing.
     """
 
-    def __init__(self, settings: CommonSettings) -> None:
+    def __init__(self, settings: CommonSettings, *, without_catalog: bool = False) -> None:
         if not settings.data_dir.is_dir():
             raise Misconfigured(f"there is no data folder {settings.data_dir}: set SANSFILM_DATA_DIR or --data-dir")
+        if not without_catalog:
+            require_catalog(settings)
         self.settings = settings
-        self.scope = Scope(principal=PRINCIPAL, tenant=settings.tenant)
+        self.scope = Scope(principal=user_name(), tenant=settings.tenant)
         self.reader: CatalogReader = open_catalog_reader(settings)
         self._store: SegmentStore | None = None
 
@@ -50,6 +54,10 @@ class Place:
         if self._store is None:
             self._store = open_store(self.settings)
         return self._store
+
+    def note(self, service: str, uid: str = "") -> None:
+        """Write the access event of what is read now."""
+        note_access(self.settings.data_dir, service=service, tenant=self.scope.tenant, uid=uid)
 
     def decide(self, decision: Decision, applied: Callable[[], bool], *, wait_s: float) -> bool:
         """Publish `decision` durably, then wait until `applied`; False if the worker executed it without that effect.
@@ -87,7 +95,7 @@ class Place:
         attributes = MessageAttributes(
             id=clock.new_id(),
             type=DECISION_MADE,
-            source=f"/cli/{socket.gethostname()}",
+            source=f"/cli/{socket.gethostname()}/{user_name()}",
             time=rfc3339(clock.now()),
             tenant=decision.tenant,
             lane=Lane.URGENT,
@@ -110,6 +118,13 @@ class Place:
         return "the decision is recorded and will be executed when sansfilm up runs on this folder"
 
 
-def open_place(data_dir: Path | None, tenant: str | None) -> Place:
-    """The place that flags and settings name."""
-    return Place(load_settings(CommonSettings, data_dir=data_dir, tenant=tenant))
+def open_place(data_dir: Path | None, tenant: str | None, *, without_catalog: bool = False) -> Place:
+    """The place that flags and settings name; see `Place`."""
+    return Place(load_settings(CommonSettings, data_dir=data_dir, tenant=tenant), without_catalog=without_catalog)
+
+
+def require_catalog(settings: CommonSettings) -> None:
+    """Raises Misconfigured if the catalog of an embedded archive is missing and the archive is not empty."""
+    if is_embedded(settings) and not settings.catalog_path.exists():
+        with closing(open_store(settings)) as store:
+            require_empty(store)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -10,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from cli.place import Place
+    from schemas.decisions import Decision
 
 quarantine = typer.Typer(no_args_is_help=True, help="Instances that could not be filed: list, show, replay, discard.")
 
@@ -17,6 +19,7 @@ DataDir = Annotated[Optional[Path], typer.Option(help="Folder of everything this
 Tenant = Annotated[Optional[str], typer.Option(help="Tenant asked about.")]  # noqa: UP045
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 EntryId = Annotated[str, typer.Argument(metavar="ID", help="An id that `quarantine ls` shows.", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why, for the journal; no patient's name.", show_default=False)]
 WaitS = Annotated[float, typer.Option(min=0, help="Longest wait until the worker has executed it, in seconds.")]
 
 
@@ -28,10 +31,12 @@ def ls(
     as_json: Json = False,
 ) -> None:
     """List entries: id, reason, when and from whom."""
+    from archive.catalog import QUARANTINED_MAX
     from cli.output import out, print_json, table
     from cli.place import open_place
 
     with open_place(data_dir, tenant) as place:
+        place.note("quarantine")
         entries = list(place.reader.quarantined(place.scope, include_closed=everything))
     if as_json:
         print_json(entries)
@@ -41,6 +46,8 @@ def ls(
         return
     columns = ("id", "reason", "state", "received_at", "calling_ae", "detail")
     out().print(table("", columns, [[entry[name] for name in columns] for entry in entries]))
+    if len(entries) >= QUARANTINED_MAX:
+        out().print(f"these are the first {QUARANTINED_MAX:,}: decide some of them to see the others", style="dim")
 
 
 @quarantine.command()
@@ -59,6 +66,7 @@ def show(
     from cli.place import open_place
 
     with open_place(data_dir, tenant) as place:
+        place.note("quarantine")
         entry = _entry(place, entry_id)
         if output is not None:
             _save(place, entry, output)
@@ -71,35 +79,60 @@ def show(
 
 @quarantine.command()
 def replay(
-    entry_id: EntryId, data_dir: DataDir = None, tenant: Tenant = None, wait_s: WaitS = 15.0, as_json: Json = False
+    entry_id: EntryId,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    reason: Reason = "",
+    wait_s: WaitS = 15.0,
+    as_json: Json = False,
 ) -> None:
-    """Judge an entry again, with the program as it is now. It is filed, or stays open: exit code 1."""
+    """Judge an entry again, with the program as it is now. It is filed, or stays as it is: exit code 1.
+
+    A discarded one may be judged again too: its bytes are kept.
+    """
     from schemas.decisions import ReplayQuarantined
 
-    _close(entry_id, data_dir, tenant, wait_s, as_json, ReplayQuarantined)
+    decide = partial(ReplayQuarantined, reason=reason)
+    _close(entry_id, data_dir, tenant, wait_s, as_json, decide, becomes="replayed", after=("open", "discarded"))
 
 
 @quarantine.command()
 def discard(
-    entry_id: EntryId, data_dir: DataDir = None, tenant: Tenant = None, wait_s: WaitS = 15.0, as_json: Json = False
+    entry_id: EntryId,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+    reason: Reason = "",
+    wait_s: WaitS = 15.0,
+    as_json: Json = False,
 ) -> None:
     """Close an entry without filing it. Its bytes stay in the archive."""
     from schemas.decisions import DiscardQuarantined
 
-    _close(entry_id, data_dir, tenant, wait_s, as_json, DiscardQuarantined)
+    decide = partial(DiscardQuarantined, reason=reason)
+    _close(entry_id, data_dir, tenant, wait_s, as_json, decide, becomes="discarded", after=("open",))
 
 
-def _close(entry_id: str, data_dir: Path | None, tenant: str | None, wait_s: float, as_json: bool, kind: Any) -> None:
+def _close(
+    entry_id: str,
+    data_dir: Path | None,
+    tenant: str | None,
+    wait_s: float,
+    as_json: bool,
+    decide: Callable[..., Decision],
+    *,
+    becomes: str,
+    after: tuple[str, ...],
+) -> None:
     from cli.output import out, print_json
     from cli.place import open_place
     from runtime.errors import Misconfigured
 
     with open_place(data_dir, tenant) as place:
         state = _entry(place, entry_id)["state"]
-        if state != "open":
+        if state not in after:
             raise Misconfigured(f"quarantine entry {entry_id} is closed already: {state}")
-        decision = kind(tenant=place.scope.tenant, quarantine_id=entry_id)
-        closed = place.decide(decision, lambda: _entry(place, entry_id)["state"] != "open", wait_s=wait_s)
+        decision = decide(tenant=place.scope.tenant, quarantine_id=entry_id)
+        closed = place.decide(decision, lambda: _entry(place, entry_id)["state"] == becomes, wait_s=wait_s)
         entry = _entry(place, entry_id)
     if as_json:
         print_json({"id": entry_id, "state": entry["state"]})
@@ -113,9 +146,8 @@ def _close(entry_id: str, data_dir: Path | None, tenant: str | None, wait_s: flo
 def _entry(place: Place, entry_id: str) -> Mapping[str, Any]:
     from runtime.errors import Misconfigured
 
-    for entry in place.reader.quarantined(place.scope, include_closed=True):
-        if entry["id"] == entry_id:
-            return entry
+    for entry in place.reader.quarantined(place.scope, include_closed=True, entry_id=entry_id):
+        return entry
     raise Misconfigured(f"there is no quarantine entry {entry_id} in tenant {place.scope.tenant}")
 
 

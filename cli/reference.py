@@ -73,8 +73,10 @@ def metrics_page() -> str:
         "# Metrics",
         "",
         "`/metrics` of the web role gives those of every process of the machine, in Prometheus text format. Each "
-        "sample carries `role` (edge, worker, keeper, web) and `process` (its index) besides the labels below. "
-        "Histograms have `_bucket`, `_sum` and `_count`. On Linux each process adds `process_cpu_seconds_total`, "
+        "sample carries `role` (edge, worker, keeper, web) and `process` (its index) besides the labels below; those "
+        "from `sansfilm_waiting_messages` on are of the machine as a whole, looked at for each scrape, and carry none "
+        "of the two: they hold while a role is down. Histograms have "
+        "`_bucket`, `_sum` and `_count`. On Linux each process adds `process_cpu_seconds_total`, "
         "`process_resident_memory_bytes` and `process_open_fds`. No label ever holds a UID, an AE title, an address "
         "or a patient attribute.",
         "",

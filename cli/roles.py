@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 
+from cli.folder import make_private
 from runtime.clock import SystemClock
 from runtime.errors import Fatal, Misconfigured, SansfilmError
 from runtime.health import HealthServer, merge_metrics
@@ -109,6 +110,7 @@ def run_role(name: str, index: int, settings: CommonSettings, body: Body, *, sup
     log = get_logger()
     log.info("settings_read", **settings.model_dump(mode="json"))  # a secret would be masked by its type
     try:
+        make_private(settings.data_dir)
         health = HealthServer(settings.run_dir, name, index)
         try:
             body(stop, health.set_ready)

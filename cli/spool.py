@@ -8,10 +8,6 @@ from typing import Annotated
 
 import typer
 
-from cli.output import err, out
-from runtime.errors import Misconfigured
-from runtime.settings import EdgeSettings, load_settings
-
 spool = typer.Typer(no_args_is_help=True, help="An edge's spool: ship what it holds.")
 
 
@@ -29,8 +25,11 @@ def ship(
       SANSFILM_KAFKA_BOOTSTRAP=kafka:9092 sansfilm spool ship /mnt/rescued/data
     """
     from broker.opening import local_usage
+    from cli.output import err, out
     from cli.send import progress_bar
     from ingest.shipping import run_forwarder
+    from runtime.errors import Misconfigured
+    from runtime.settings import EdgeSettings, load_settings
 
     if not (folder / "log").is_dir():
         raise Misconfigured(f"{folder} is no data folder of an edge: it has no log/")

@@ -23,6 +23,7 @@ from typing import Any
 from cli.role_log import RoleLog
 from runtime.health import is_ready
 from runtime.lifecycle import FORCED_EXIT_CODE, STOP_SIGNALS, Deadline, die_with_parent
+from runtime.roll import Roll
 
 _READY_POLL_S = 0.02
 _FIRST_PAUSE_S = 0.25
@@ -80,6 +81,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._on_notice = on_notice
         self._selector = selectors.DefaultSelector()
+        self._run_dir = run_dir
         self._children = [_Child(spec, run_dir, self._log_of(spec, logs_dir), self._selector) for spec in specs]
         self._signals = 0
         self._announced = False
@@ -89,6 +91,7 @@ class Supervisor:
     def run(self) -> int:
         """Start everything, watch until a signal or a failed start, stop everything."""
         wake, old = self._catch_signals()
+        self._roll = Roll(self._run_dir, [child.spec.name for child in self._children])
         try:
             startup = Deadline(self._bounds.ready_timeout_s)
             for child in self._children:
@@ -99,6 +102,7 @@ class Supervisor:
             return self._stop()
         finally:
             self._kill_all()
+            self._roll.close()
             for number, handler in old.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(-1)
@@ -145,6 +149,7 @@ class Supervisor:
                 self._on_end(child, ended)
             if not self._stopping and child.is_due():
                 child.start()
+                self._roll.restarted(child.spec.name)
                 self._on_notice(child.spec.name, "restarted")
             child.ask_ready()
 

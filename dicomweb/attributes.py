@@ -43,7 +43,6 @@ def _table() -> Mapping[str, Attribute]:
         ("series", "00201209 IS NumberOfSeriesRelatedInstances -"),
         ("instance", "00080016 UI SOPClassUID; 00080018 UI SOPInstanceUID; 00200013 IS InstanceNumber"),
         ("instance", "00280010 US Rows; 00280011 US Columns; 00280100 US BitsAllocated; 00280008 IS NumberOfFrames"),
-        ("instance", "00083002 UI AvailableTransferSyntaxUID -"),
     ]
     return {row.keyword: row for level, text in rows for row in (_attribute(level, one) for one in text.split("; "))}
 

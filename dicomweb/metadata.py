@@ -19,7 +19,7 @@ from typing import Final
 from pydicom.datadict import dictionary_VR
 
 from dicomweb.attributes import number, person_name
-from instances.character_set import codecs_of, decode
+from instances.character_set import UNDECLARED, codecs_of, decode
 from instances.elements import (
     DATASET_TRAILING_PADDING,
     ITEM,
@@ -44,7 +44,6 @@ _NUMBERS: Final = {"FL": "f", "FD": "d", "SL": "i", "SS": "h", "UL": "I", "US": 
 _UNITS: Final = {"OB": 1, "UN": 1, "OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}
 _ONE_VALUE: Final = frozenset({"LT", "ST", "UT", "UR"})
 #: What files without a declared character set hold, whatever they should.
-_LATIN_1: Final = ("latin_1",)
 _CHARACTER_SET_MATTERS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 _AMBIGUOUS: Final = {"US or SS": "US", "OB or OW": "OW", "US or OW": "OW", "US or SS or OW": "OW"}
@@ -62,7 +61,7 @@ class _Level:
     encoding: Encoding
     path: str = ""
     depth: int = 0
-    codecs: tuple[str, ...] = _LATIN_1
+    codecs: tuple[str, ...] = UNDECLARED
     signed: bool = False
 
 
@@ -172,7 +171,7 @@ def _values(level: _Level, vr: str, raw: bytes) -> list[object]:
     if vr == "AT":
         words = [int(word) for word in _numbers("US", raw, little=level.encoding.little_endian)]  # type: ignore[call-overload]
         return [f"{group:04X}{part:04X}" for group, part in zip(words[0::2], words[1::2], strict=False)]
-    text, _ = decode(raw, level.codecs if vr in _CHARACTER_SET_MATTERS else _LATIN_1)
+    text, _ = decode(raw, level.codecs if vr in _CHARACTER_SET_MATTERS else UNDECLARED)
     if not text:
         return []
     if vr in _ONE_VALUE:

@@ -57,6 +57,7 @@ class StudyRow:
     series_count: int
     held_count: int
     conflict_count: int
+    is_mixed: bool
     #: The viewer's address; empty if the viewer is not installed.
     link: str
 
@@ -140,7 +141,8 @@ class _Pages:
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def _listing(self, request: Request) -> Listing:
-        asked = dict(await form_pairs(request)) if request.method == "POST" else {}
+        timeout_s = self._reading.settings.http_idle_timeout_s
+        asked = dict(await form_pairs(request, timeout_s=timeout_s)) if request.method == "POST" else {}
         text = asked.get("text", "").strip()[:TEXT_MAX_CHARACTERS]
         page = _page(asked.get("page", "1"))
         scope, reader = self._reading.scope(request), self._reading.reader
@@ -176,6 +178,7 @@ def study_row(found: Found, *, viewer_installed: bool) -> StudyRow:
         series_count=int(values.get("NumberOfStudyRelatedSeries", "") or 0),
         held_count=found.held_count,
         conflict_count=found.conflict_count,
+        is_mixed=found.is_mixed,
         link=f"/viewer?{urlencode({'StudyInstanceUIDs': uid})}" if viewer_installed else "",
     )
 

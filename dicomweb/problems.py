@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from functools import wraps
-from typing import Final
 
 import structlog
 from starlette.requests import Request
@@ -13,7 +12,6 @@ from starlette.responses import Response
 
 from runtime.errors import Retryable, SansfilmError
 
-_TITLES: Final = {400: "Bad request", 404: "Not found", 406: "Not acceptable", 503: "Unavailable"}
 _log = structlog.get_logger()
 
 

@@ -70,7 +70,7 @@ def _endpoint(reading: Reading, level: Level) -> Endpoint:
     async def search(request: Request) -> Response:
         media_type = acceptable_json(request)
         path = {_UID_KEYWORDS[at]: uid for at, uid in uids_of(request).items()}
-        pairs = await form_pairs(request) if request.method == "POST" else request.query_params.multi_items()
+        pairs = await _pairs(request, reading)
         asked = parse_search(pairs, level=level, path=path, limit_max=reading.settings.query_limit_max)
         scope, query = reading.scope(request), asked.query
         wider = replace(query, limit=query.limit + 1)
@@ -81,6 +81,12 @@ def _endpoint(reading: Reading, level: Level) -> Endpoint:
         return _answer(body, media_type, _warnings(asked, limited=limited))
 
     return answering_problems(search)
+
+
+async def _pairs(request: Request, reading: Reading) -> list[tuple[str, str]]:
+    if request.method == "POST":
+        return await form_pairs(request, timeout_s=reading.settings.http_idle_timeout_s)
+    return request.query_params.multi_items()
 
 
 def _matches_nothing(asked: Search) -> bool:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archive.opening import open_catalog_reader, open_store
 from dicomweb.app import create_app
+from dicomweb.machine import Machine
 from dicomweb.status import own_metrics
 from instances.decode import IsolatedDecoder
 from runtime.errors import Fatal, Misconfigured
@@ -65,7 +66,7 @@ def run_web(
     """Serve until `stop` is set, then finish the answers under way, for `shutdown_timeout_s` at most.
 
     Blocks; call it from the main thread or another. `ready` is called once requests are answered. `is_ready` and
-    `collect_metrics` answer ``/health/ready`` and ``/metrics``.
+    `collect_metrics` answer ``/health/ready`` and ``/metrics``, the latter with what `Machine` says added.
     """
     with ExitStack() as stack:
         reader = stack.enter_context(closing(open_catalog_reader(settings)))
@@ -76,8 +77,15 @@ def run_web(
             memory_max_bytes=settings.decode_memory_max_bytes,
         )
         stack.callback(decoder.close)
+        machine = Machine(settings, reader)
         app = create_app(
-            settings, reader, store, decoder, extra_routes=extra_routes, ready=is_ready, collect_metrics=collect_metrics
+            settings,
+            reader,
+            store,
+            decoder,
+            extra_routes=extra_routes,
+            ready=is_ready,
+            collect_metrics=lambda: collect_metrics() + machine.page(),
         )
         serve_app(app, listener, stop, ready, settings=settings)
 

@@ -38,7 +38,8 @@ Places (`admission.Seats`)
 
 Time: artim_timeout_s for the whole A-ASSOCIATE-RQ and for a peer to close after our last word; idle_timeout_s for any
     silence later, and for each 64 KiB of a message (256 KiB of a STOW body), however they trickle; ack_timeout_s for
-    the log; shutdown_timeout_s for draining.
+    the log (half a second more where an association's own thread hangs in the disk: then the accepting thread answers);
+    shutdown_timeout_s for draining.
 
 Life cycle
     bind (once, by the supervisor) -> run_edge in each process on the inherited socket -> ready -> accept -> stop: no

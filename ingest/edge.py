@@ -21,6 +21,8 @@ from runtime.settings import EdgeSettings
 
 #: How soon a stop is noticed while nobody calls.
 _ACCEPT_WAIT_S: Final = 0.1
+#: How often associations are asked whether an answer is overdue.
+_OVERDUE_CHECK_S: Final = 0.5
 _BACKLOG: Final = 256
 
 
@@ -74,11 +76,13 @@ class Edge:
         self._seats = Seats(settings)
         self._threads: set[threading.Thread] = set()
         self._log = get_logger()
+        self._checked_s = float("-inf")
 
     def accept_until(self, stop: threading.Event, listener: socket.socket) -> None:
-        """Accept connections until `stop` is set."""
+        """Accept connections until `stop` is set, and meanwhile answer what is overdue."""
         listener.settimeout(_ACCEPT_WAIT_S)
         while not stop.is_set():
+            self._answer_overdue()
             try:
                 connected, name = listener.accept()
             except (TimeoutError, BlockingIOError, ConnectionAbortedError):
@@ -100,6 +104,13 @@ class Edge:
         for seat in self._seats.present():
             seat.evict()
         self._join(Deadline(self._settings.shutdown_timeout_s * 0.1, self._clock.monotonic_s))
+
+    def _answer_overdue(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._checked_s >= _OVERDUE_CHECK_S:
+            self._checked_s = now_s
+            for seat in self._seats.present():
+                cast(Association, seat).answer_overdue()
 
     def _start(self, connected: socket.socket, address: str) -> None:
         try:

@@ -56,6 +56,10 @@ class Intake:
         """An instance is about to come; its bytes go into `buffer`."""
         return Arrival(self, sender, announced, buffer)
 
+    def monotonic_s(self) -> float:
+        """The clock that spans are measured with."""
+        return self._clock.monotonic_s()
+
     def acknowledged(self, published: Future[Position], arrival: Arrival) -> None:
         """Wait until the instance is durable; after that, and only then, success may be said.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Literal
 
@@ -30,7 +30,8 @@ def opened_intake(settings: EdgeSettings, clock: Clock, *, role: Literal["edge",
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     spooling = role == "edge" and is_spooling(settings)
     writer = f"{role}-{clock.new_id()}"
-    publisher: Publisher = open_spool(settings, writer=writer) if spooling else open_publisher(settings, writer=writer)
+    opened: Callable[..., Publisher] = open_spool if spooling else open_publisher
+    publisher = opened(settings, writer=writer, senders_write=role == "edge")
     with closing(publisher):
         yield Intake(
             publisher,

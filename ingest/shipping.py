@@ -10,12 +10,13 @@ from typing import Final
 
 from archive.layout import path_of
 from archive.opening import open_uploads
+from archive.segment_store import KeyTaken
 from broker.local import FORWARDER, LocalConsumer
 from broker.log import Publisher, Taken
 from broker.opening import open_publisher
 from ingest.forwarder import Forwarder, ForwardLimits
 from runtime.clock import SystemClock
-from runtime.errors import Misconfigured
+from runtime.errors import Fatal, Misconfigured
 from runtime.logs import get_logger
 from runtime.settings import MIB, EdgeSettings
 from schemas.message import Lane
@@ -60,10 +61,24 @@ class _Claims:
         self._uploads = open_uploads(settings, SystemClock()) if settings.store_url else None
 
     def ship(self, taken: Taken) -> None:
-        """Put the object there unless it is there already; what lies in the archive's own folder needs no shipping."""
-        if self._uploads is not None:
-            key = taken.message.attributes.data_ref
+        """Put the object there unless it is there already; what lies in the archive's own folder needs no shipping.
+
+        Raises:
+            Retryable: ship it again.
+            Fatal: another object has its key, which nobody but this edge can have given.
+        """
+        if self._uploads is None:
+            return
+        key = taken.message.attributes.data_ref
+        try:
             self._uploads.put_file(key, path_of(self._folder, key))
+        except KeyTaken:
+            raise Fatal(
+                f"the object store holds another object as {key}: look who writes there; the spool stays"
+            ) from None
+        except FileNotFoundError:
+            # Shipped before and delivered again, or lost with a part of the disk: the worker will say which.
+            get_logger().error("staged_object_missing", segment=key, message_id=taken.message.attributes.id)
 
     def drop(self, taken: Taken) -> None:
         """Forget our own copy."""

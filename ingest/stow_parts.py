@@ -18,6 +18,7 @@ from instances.head import HEAD_BYTES
 from instances.part10 import split
 from runtime.errors import Rejected
 from runtime.logs import get_logger
+from runtime.metrics import ACKNOWLEDGE_SECONDS
 from schemas.reasons import RejectReason
 
 #: Instances of one request that may be in memory at one time: one being received, the others waiting for the log.
@@ -32,6 +33,8 @@ class _Waiting:
     arrival: Arrival
     published: Future[Position]
     buffer: InstanceBuffer
+    #: When its last byte had come.
+    complete_s: float
 
 
 class StowParts:
@@ -74,6 +77,7 @@ class StowParts:
         arrival, buffer = self._arrival, self._buffer
         assert arrival is not None and buffer is not None  # opened, and not refused
         self._arrival = self._buffer = None
+        complete_s = self._intake.monotonic_s()
         try:
             published = arrival.publish()
         except Rejected as rejected:
@@ -85,7 +89,7 @@ class StowParts:
                 head.sop_instance_uid if head else said.sop_instance_uid,
             )
             return
-        self._waiting.append(_Waiting(len(self._outcomes), arrival, published, buffer))
+        self._waiting.append(_Waiting(len(self._outcomes), arrival, published, buffer, complete_s))
         self._outcomes.append(_stored(arrival))
 
     def settled(self) -> Sequence[StowOutcome]:
@@ -142,6 +146,7 @@ class StowParts:
             self._count(rejected)
             self._outcomes[waiting.place] = replace(self._outcomes[waiting.place], refused=rejected.reason)
             return
+        ACKNOWLEDGE_SECONDS.observe(self._intake.monotonic_s() - waiting.complete_s)
         self._free.append(waiting.buffer)
 
     def _refuse(self, rejected: Rejected, sop_class_uid: str, sop_instance_uid: str) -> None:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+#: The codecs where no character set is declared: the letters of Western Europe are what is found above 7F hex there.
+UNDECLARED: Final = ("latin_1",)
 _ESCAPE: Final = 0x1B
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -61,15 +63,17 @@ _DELIMITERS = re.compile(rb"[\\^=\r\n\t\f]")
 
 def codecs_of(specific_character_set: str) -> tuple[str, ...]:
     """Python codecs for the values of (0008,0005), joined by backslashes; an unknown term reads as ASCII."""
+    if not specific_character_set.strip(" \0"):
+        return UNDECLARED
     return tuple(_codec(term.strip().upper()) for term in specific_character_set.split("\\"))
 
 
 def decode(value: bytes, codecs: tuple[str, ...]) -> tuple[str, bool]:
-    """`value` as text without padding, and whether every byte of it had a meaning."""
+    """`value` as text without padding, and whether every byte of it had a declared meaning."""
     if value.isascii() and _ESCAPE not in value:
         return value.decode("ascii").strip(" \0"), True
     text = _extended(value, codecs[0]) if _ESCAPE in value else value.decode(codecs[0], "replace")
-    return text.strip(" \0"), _REPLACEMENT not in text
+    return text.strip(" \0"), _REPLACEMENT not in text and codecs is not UNDECLARED
 
 
 def _codec(term: str) -> str:

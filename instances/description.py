@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from instances.character_set import codecs_of, decode
+from instances.character_set import UNDECLARED, codecs_of, decode
 from instances.elements import (
     DEPTH_MAX,
     ITEM,
@@ -139,7 +139,7 @@ class _Reading:
         self._found: dict[int, Element] = {}
         self._pixel_element: Element | None = None
         self._broken = False
-        self._codecs: tuple[str, ...] = ("ascii",)
+        self._codecs: tuple[str, ...] = UNDECLARED
 
     def description(self) -> Description:
         self._walk()

@@ -117,20 +117,24 @@ class Cluster:
         """The JSON that a command of the product answers."""
         return json.loads(self.run(*words, "--json").stdout)
 
-    def waiting(self) -> int:
-        """Messages that are spooled at an edge or not committed yet."""
+    def waiting(self) -> Mapping[str, int]:
+        """Messages that are spooled at an edge, or in a lane and not committed yet, where there are any."""
         from broker.opening import local_usage, waiting_messages
         from runtime.settings import EdgeSettings
 
         edges = [EdgeSettings(**self._parsed(edge)) for edge in self.edges]
-        spooled = sum(sum(local_usage(settings).uncommitted_messages.values()) for settings in edges)
-        return spooled + sum(waiting_messages(edges[0]).values())
+        spooled = {
+            f"{settings.data_dir.name}'s spool": sum(local_usage(settings).uncommitted_messages.values())
+            for settings in edges
+        }
+        lanes = {lane.value: messages for lane, messages in waiting_messages(edges[0]).items()}
+        return {place: messages for place, messages in (spooled | lanes).items() if messages}
 
     def drained(self, timeout_s: float = 120.0) -> None:
         """Wait until nothing waits. AssertionError if that does not come true."""
         ends_s = time.monotonic() + timeout_s
         while left := self.waiting():
-            assert time.monotonic() < ends_s, f"{left} messages still wait after {timeout_s:g} s"
+            assert time.monotonic() < ends_s, f"messages still wait after {timeout_s:g} s: {left}"
             time.sleep(0.2)
 
     def edge_role(self, number: int) -> Role:

@@ -11,7 +11,6 @@ this is for tests, benchmarks and a laptop.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
@@ -22,15 +21,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 from runtime.lifecycle import die_with_parent
 
 READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 _POLL_S = 0.02
+#: An object in each bucket, by which the server shows that it is ready.
+_PROBE = "probe"
 _ROLES = ("s3", "filer", "master", "volume", "admin")
 _FLAGS = (
     "-ip=127.0.0.1",
@@ -177,16 +184,32 @@ class SeaweedS3:
     def _wait_until_ready(self) -> None:
         assert self._process is not None
         ends_s = time.monotonic() + READY_TIMEOUT_S
-        filer_port = self._ports[1]
         while time.monotonic() < ends_s and self._process.poll() is None:
-            made = all(_status(filer_port, f"/buckets/{bucket}/") == 200 for bucket in self._buckets)
-            if made and _status(self.port, "/") == 403:
+            if all(map(self._is_ready, self._buckets)):
                 return
             time.sleep(_POLL_S)
         self._process.kill()
         self._process.wait()
         self._process = None
         raise RuntimeError(f"SeaweedFS did not answer within {READY_TIMEOUT_S:g} s: see weed.log in {self._folder}")
+
+    def _is_ready(self, bucket: str) -> bool:
+        """Whether the bucket is there, gives what it held before a restart, and takes something."""
+        store = S3Store(
+            bucket,
+            config={"endpoint": self.endpoint, "region": "us-east-1", "virtual_hosted_style_request": False},
+            client_options={"allow_http": True, "timeout": timedelta(seconds=5)},
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=5)},
+            access_key_id=WORKER.access_key_id,
+            secret_access_key=WORKER.secret_access_key,
+        )
+        try:
+            with suppress(FileNotFoundError):
+                obstore.get(store, _PROBE).bytes()
+            obstore.put(store, _PROBE, b"ready")
+        except (BaseError, FileNotFoundError):
+            return False
+        return True
 
     def _remove_sockets(self) -> None:
         for port in self._ports:
@@ -204,18 +227,6 @@ def _weed() -> str:
     if found is None:
         raise RuntimeError("there is no weed: install requirements-dev.txt")
     return found
-
-
-def _status(port: int, path: str) -> int:
-    """The status of a GET; 0 if nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except OSError:
-        return 0
-    finally:
-        connection.close()
 
 
 def _free_ports(count: int) -> list[int]:

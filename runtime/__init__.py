@@ -10,4 +10,6 @@
 | `faults`    | named points at which a test may kill the process |
 | `health`    | a process's own metrics and readiness on a Unix socket |
 | `lifecycle` | signals, draining, and dying with one's parent |
+| `retries`   | repeats a step while a passing fault lasts |
+| `roll`      | which processes a supervisor means to run, and how often it started them again |
 """

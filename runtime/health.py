@@ -146,6 +146,11 @@ def collect(run_dir: Path) -> list[ProcessHealth]:
     return sorted(found, key=lambda process: (process.role, process.index))
 
 
+def running_names(run_dir: Path) -> frozenset[str]:
+    """The processes of `run_dir` that answer, as ``edge-0``."""
+    return frozenset(path.stem for path in _socket_dir(run_dir).glob("*.sock") if _answers(path))
+
+
 def merge_metrics(run_dir: Path) -> bytes:
     """The metrics of all processes of `run_dir` as one page; each sample has `role` and `process` labels.
 

@@ -1,7 +1,7 @@
 """Every metric of the product, declared once: type, unit in the name, bounded labels, text.
 
-Each process serves its own on its health socket; the web role merges them at ``/metrics``. docs/metrics.md is
-generated from `DECLARED`. No label ever holds a UID, an AE title or an address.
+Each process serves its own on its health socket; the web role merges them at ``/metrics`` and adds those of `MACHINE`.
+docs/metrics.md is generated from what is declared here. No label ever holds a UID, an AE title or an address.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry()
+#: What the web role says of its machine as a whole, looked at for each scrape: true also while a role is down.
+MACHINE = CollectorRegistry()
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 ASSOCIATIONS_OPEN = Gauge("sansfilm_associations_open", "Associations open now.", registry=REGISTRY)
@@ -48,7 +50,10 @@ FORWARDED = Counter(
     registry=REGISTRY,
 )
 LOG_LAG_MESSAGES = Gauge(
-    "sansfilm_log_lag_messages", "Messages not committed yet, by lane.", ["lane"], registry=REGISTRY
+    "sansfilm_log_lag_messages",
+    "Messages not committed yet, by lane, as the worker saw it when it last took a batch.",
+    ["lane"],
+    registry=REGISTRY,
 )
 LOG_PUBLISH_SECONDS = Histogram(
     "sansfilm_log_publish_seconds",
@@ -158,4 +163,46 @@ HTTP_SECONDS = Histogram(
     ["service"],
     buckets=_LATENCY_S,
     registry=REGISTRY,
+)
+
+WAITING_MESSAGES = Gauge(
+    "sansfilm_waiting_messages",
+    "Messages that no worker has committed yet, by lane; NaN while Kafka does not answer.",
+    ["lane"],
+    registry=MACHINE,
+)
+WAITING_BYTES = Gauge(
+    "sansfilm_waiting_bytes", "Bytes of this machine's log, or of its spool, that are still needed.", registry=MACHINE
+)
+WAITING_OLDEST_SECONDS = Gauge(
+    "sansfilm_waiting_oldest_seconds",
+    "Age of the oldest message that waits in this machine's log, or in its spool, by lane; 0 without any.",
+    ["lane"],
+    registry=MACHINE,
+)
+QUARANTINE_OPEN = Gauge(
+    "sansfilm_quarantine_open_entries",
+    "Quarantine entries that nobody has decided; NaN while the catalog does not answer.",
+    registry=MACHINE,
+)
+CONFLICTS = Gauge(
+    "sansfilm_conflict_instances",
+    "Instances with more than one version; NaN while the catalog does not answer.",
+    registry=MACHINE,
+)
+DISK_FREE_BYTES = Gauge("sansfilm_disk_free_bytes", "Free space on the disk of the data folder.", registry=MACHINE)
+DISK_NEEDED_BYTES = Gauge(
+    "sansfilm_disk_needed_bytes", "Free space below which receiving stops, as of now.", registry=MACHINE
+)
+PROCESS_UP = Gauge(
+    "sansfilm_process_up",
+    "Whether a process that is meant to run on this machine answers, by name (edge-0).",
+    ["name"],
+    registry=MACHINE,
+)
+PROCESS_RESTARTS = Gauge(
+    "sansfilm_process_restarts",
+    "How often a process was started again since its supervisor began, by name.",
+    ["name"],
+    registry=MACHINE,
 )

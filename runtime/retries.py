@@ -5,20 +5,22 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from runtime import metrics
 from runtime.errors import Retryable
 from runtime.logs import get_logger
 
 _FIRST_WAIT_S = 0.1
+T = TypeVar("T")
 
 
 class Stopped(Exception):
     """The process was told to stop while a step could not succeed; what it was about stays uncommitted in the log."""
 
 
-def persist(step: Callable[[], None], *, name: str, stop: threading.Event, wait_max_s: float) -> None:
-    """Run `step` until it succeeds.
+def persist(step: Callable[[], T], *, name: str, stop: threading.Event, wait_max_s: float) -> T:
+    """Run `step` until it succeeds; gives what it gives.
 
     Raises:
         Stopped: `stop` was set while the fault lasted.

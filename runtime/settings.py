@@ -6,16 +6,20 @@ Order: command-line flag > environment (``SANSFILM_`` and the field's name) > ``
 
 from __future__ import annotations
 
+import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from runtime.errors import Misconfigured
+from schemas.identifiers import is_tenant
 from schemas.message import Lane
 
 S = TypeVar("S", bound="CommonSettings")
+SETTINGS_FILE = Path("sansfilm.toml")
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -23,12 +27,13 @@ GIB = 1024 * MIB
 class CommonSettings(BaseSettings):
     """What every role reads."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SANSFILM_", toml_file="sansfilm.toml", frozen=True, extra="ignore", validate_default=True
-    )
+    model_config = SettingsConfigDict(env_prefix="SANSFILM_", frozen=True, extra="ignore", validate_default=True)
 
     data_dir: Path = Field(Path("data"), description="Folder of everything this machine keeps.")
-    tenant: str = Field("default", description="Tenant that instances received here belong to.")
+    tenant: str = Field(
+        "default",
+        description="Tenant that instances received here belong to: lower-case letters, digits, hyphens; 63 at most.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event logged.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
     inline_max_bytes: int = Field(
@@ -78,6 +83,14 @@ class CommonSettings(BaseSettings):
     )
     s3_retries_max: int = Field(2, ge=0, le=10, description="Repetitions of a request that the object store failed.")
 
+    @field_validator("tenant")
+    @classmethod
+    def _may_be_a_folder(cls, tenant: str) -> str:
+        """Refused here: everything of it would be acknowledged, and could never be put."""
+        if not is_tenant(tenant):
+            raise ValueError("a tenant is named by lower-case letters, digits and hyphens, 63 at most, not journal")
+        return tenant
+
     @property
     def log_dir(self) -> Path:
         """The local log."""
@@ -112,7 +125,7 @@ class CommonSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_from_file(SETTINGS_FILE))
 
 
 class EdgeSettings(CommonSettings):
@@ -220,7 +233,9 @@ class WebSettings(EdgeSettings):
         GIB, ge=MIB, description="Memory of large answers that wait for their clients to read them; over it 503."
     )
     http_connections_max: int = Field(2048, ge=16, description="HTTP connections at one time, idle ones included.")
-    http_idle_timeout_s: float = Field(10.0, ge=1, description="Longest wait for a request on an HTTP connection.")
+    http_idle_timeout_s: float = Field(
+        10.0, ge=1, description="Longest wait for a request on an HTTP connection, and for the form it brings."
+    )
     http_send_timeout_s: float = Field(
         60.0, gt=0, description="Longest wait until a client has read the next piece of an answer."
     )
@@ -248,10 +263,37 @@ def load_settings(model: type[S], **flags: Any) -> S:
     """Parse the settings of a role; flags that are None are not given.
 
     Raises:
-        Misconfigured: names each wrong setting, its environment variable and what is wrong with it.
+        Misconfigured: names each wrong setting, its environment variable and what is wrong with it; or the file of
+            settings cannot be read, or holds what is no setting of any role.
     """
     try:
         return model(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(f"SANSFILM_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise Misconfigured(f"settings are wrong: {wrong}") from error
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    """What the file says; nothing if there is none. It is shared by all roles, so each may find the others' in it."""
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Misconfigured(f"{path} cannot be read: {error}") from error
+    known = _names(CommonSettings)
+    if unknown := [name for name in given if name not in known]:
+        raise Misconfigured(f"{path}: there is no setting {', '.join(_with_a_guess(name, known) for name in unknown)}")
+    return given
+
+
+def _names(model: type[CommonSettings]) -> frozenset[str]:
+    """Every setting of a role and of those made from it."""
+    return frozenset(model.model_fields).union(*map(_names, model.__subclasses__()))
+
+
+def _with_a_guess(name: str, known: frozenset[str]) -> str:
+    meant = get_close_matches(name, known, n=1)
+    return f"{name} ({meant[0]}?)" if meant else name

@@ -14,6 +14,8 @@ class UseVersion:
     sop_instance_uid: str
     #: `wire_sha256` of the version to use, in full.
     wire_sha256: str
+    #: Why, in the operator's words: for the journal, never for a log.
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,7 @@ class ReplayQuarantined:
     tenant: str
     #: The message id under which it was received.
     quarantine_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class DiscardQuarantined:
 
     tenant: str
     quarantine_id: str
+    reason: str = ""
 
 
 Decision = UseVersion | ReplayQuarantined | DiscardQuarantined
@@ -44,8 +48,9 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def encode_decision(decision: Decision) -> bytes:
-    """The decision as JSON in UTF-8, with a ``decision`` field that names its kind."""
-    return json.dumps({"decision": _NAMES[type(decision)], **asdict(decision)}, sort_keys=True).encode()
+    """The decision as JSON in UTF-8, with a ``decision`` field that names its kind; without a reason if it has none."""
+    said = {name: value for name, value in asdict(decision).items() if name != "reason" or value}
+    return json.dumps({"decision": _NAMES[type(decision)], **said}, sort_keys=True).encode()
 
 
 def decode_decision(encoded: bytes | bytearray | memoryview) -> Decision:

@@ -1,17 +1,10 @@
-"""The words of the standard as types, and the one rule that says which UIDs are safe as keys."""
+"""The name of a segment as a type, and the one rule that says which UIDs are safe as keys."""
 
 from __future__ import annotations
 
 import re
 from typing import NewType
 
-StudyInstanceUID = NewType("StudyInstanceUID", str)
-SeriesInstanceUID = NewType("SeriesInstanceUID", str)
-SOPInstanceUID = NewType("SOPInstanceUID", str)
-SOPClassUID = NewType("SOPClassUID", str)
-TransferSyntaxUID = NewType("TransferSyntaxUID", str)
-AETitle = NewType("AETitle", str)
-Tenant = NewType("Tenant", str)
 SegmentKey = NewType("SegmentKey", str)
 """The name of a segment inside its store: ``tenant/yyyy/mm/dd/<uuid7>.tar`` or ``journal/<uuid7>.tar``."""
 

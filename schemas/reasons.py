@@ -60,6 +60,8 @@ class QuarantineReason(StrEnum):
     TOO_DEEP = "too_deep"
     DECODE_LIMIT = "decode_limit"
     KILLS_WORKER = "kills_worker"
+    #: The segment in which the edge wrote it is missing or too short: bring it back from a copy, and replay the entry.
+    CLAIM_LOST = "claim_lost"
 
 
 class KeptReason(StrEnum):

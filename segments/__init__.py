@@ -13,6 +13,7 @@ last `trailer.TRAILER_BYTES` bytes, so one suffix read finds the index. GNU tar 
 | module     | what it holds |
 |------------|---------------|
 | `disk`     | the only way files are written here: create, append, sync, rename |
+| `aligned`  | appends past the page cache, for what is synced at once |
 | `checksum` | CRC32C of any buffer |
 | `tar`      | one member: its header from name, size and provenance, and back |
 | `trailer`  | the end of a sealed segment |

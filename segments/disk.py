@@ -9,17 +9,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from runtime.errors import OutOfSpace, Retryable
+from segments.aligned import AlignedWriter, write_all
 
 Buffer = bytes | bytearray | memoryview
 
-#: Linux takes this many buffers in one writev (IOV_MAX).
-_BUFFERS_MAX = 1024
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,6 +55,12 @@ class Disk(Protocol):
     def create(self, path: Path) -> OpenFile:
         """A new, empty, locked file. FileExistsError if `path` exists."""
 
+    def create_uncached(self, path: Path) -> OpenFile:
+        """The same for a file that is synced as soon as it is appended to: past the page cache where that is possible.
+
+        It takes `aligned.ALIGNED_BYTES` of memory until it is closed.
+        """
+
     def reopen(self, path: Path) -> OpenFile:
         """An existing file to be overwritten in place, not locked. FileNotFoundError if there is none."""
 
@@ -78,9 +83,10 @@ class Disk(Protocol):
 class SystemFile:
     """An `OpenFile` on a descriptor."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
+    def __init__(self, descriptor: int, write: Callable[[int, Sequence[Buffer], int], int] = write_all) -> None:
+        """`write` takes descriptor, parts and offset of an append, and gives the number of bytes."""
         self._descriptor = descriptor
+        self._write = write
         self._size_bytes = os.fstat(descriptor).st_size
         self._abandoned = False
 
@@ -90,11 +96,11 @@ class SystemFile:
 
     def append(self, parts: Sequence[Buffer]) -> None:
         with self._writing("append"):
-            self._size_bytes += _write_all(self._descriptor, parts, self._size_bytes)
+            self._size_bytes += self._write(self._descriptor, parts, self._size_bytes)
 
     def write_at(self, offset: int, data: Buffer) -> None:
         with self._writing("overwrite"):
-            _write_all(self._descriptor, [data], offset)
+            write_all(self._descriptor, [data], offset)
 
     def truncate(self, size_bytes: int) -> None:
         # Also allowed after a failure: it takes back what is half written.
@@ -131,10 +137,13 @@ class SystemDisk:
         self._durable_folders: set[Path] = set()
 
     def create(self, path: Path) -> OpenFile:
-        return SystemFile(path, self._create_locked(path))
+        return SystemFile(self._create_locked(path))
+
+    def create_uncached(self, path: Path) -> OpenFile:
+        return SystemFile(self._create_locked(path), AlignedWriter())
 
     def reopen(self, path: Path) -> OpenFile:
-        return SystemFile(path, self._opened(path))
+        return SystemFile(self._opened(path))
 
     def sync_folder(self, path: Path) -> None:
         with mapped_errors("sync folder"):
@@ -229,19 +238,3 @@ def mapped_errors(operation: str) -> Iterator[None]:
     except OSError as error:
         kind = OutOfSpace if error.errno in _NO_SPACE else Retryable
         raise kind(f"cannot {operation}: {errno.errorcode.get(error.errno or 0, 'unknown error')}") from error
-
-
-def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> int:
-    """Positioned writes until everything is written; gives the number of bytes."""
-    start = offset
-    pending = [view for part in parts if len(view := memoryview(part).cast("B"))]
-    first = 0
-    while first < len(pending):
-        written = os.pwritev(descriptor, pending[first : first + _BUFFERS_MAX], offset)
-        offset += written
-        while first < len(pending) and written >= len(pending[first]):
-            written -= len(pending[first])
-            first += 1
-        if written:
-            pending[first] = pending[first][written:]
-    return offset - start

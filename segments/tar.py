@@ -72,7 +72,12 @@ class Member:
 
 
 def member_header(
-    *, name: str, size_bytes: int, provenance: Mapping[str, str], header_size_bytes: int | None = None
+    *,
+    name: str,
+    size_bytes: int,
+    provenance: Mapping[str, str],
+    header_size_bytes: int | None = None,
+    multiple_of: int = BLOCK,
 ) -> bytes:
     """The header blocks of a member: what stands in the file before its body.
 
@@ -82,6 +87,7 @@ def member_header(
         provenance: Records by key (letters, digits, ``_``, ``.``, ``-``); empty values are left out. ``ce_time``, if
             given, becomes the file's time.
         header_size_bytes: Give exactly this size (a multiple of 512), for a header that is written last.
+        multiple_of: Otherwise make the header so long that the whole member is a multiple of this (of 512 itself).
 
     Raises:
         ValueError: a bug of the caller: an unsafe name, a key with ``=``, or records that do not fit.
@@ -91,7 +97,11 @@ def member_header(
     if size_bytes > _USTAR_SIZE_MAX:
         records.append(_record(b"size", b"%d" % size_bytes))
     records += [_record(_key(key), _encoded(value)) for key, value in provenance.items() if value]
-    records.append(_comment(sum(map(len, records)) + _CHECK_BYTES, header_size_bytes))
+    used_bytes = sum(map(len, records)) + _CHECK_BYTES
+    if header_size_bytes is None:
+        header_size_bytes = 2 * BLOCK + used_bytes + -used_bytes % BLOCK
+        header_size_bytes += -(header_size_bytes + size_bytes + -size_bytes % BLOCK) % multiple_of
+    records.append(_comment(used_bytes, header_size_bytes))
     body = b"".join(records)
     time_s = _time_s(provenance.get("ce_time", ""))
     ustar = _ustar(encoded_name[-100:], size_bytes if size_bytes <= _USTAR_SIZE_MAX else 0, time_s, _FILE)
@@ -177,10 +187,8 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (total, key, value)
 
 
-def _comment(used_bytes: int, header_size_bytes: int | None) -> bytes:
+def _comment(used_bytes: int, header_size_bytes: int) -> bytes:
     """A comment record that makes the header exactly as large as was reserved for it."""
-    if header_size_bytes is None:
-        return b""
     room = header_size_bytes - 2 * BLOCK
     if header_size_bytes % BLOCK or used_bytes > room:
         raise ValueError("the provenance does not fit the header reserved for it")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segments.checksum import crc32c_hex
 from segments.disk import Buffer, Disk
-from segments.tar import CRC32C, SEGMENT, member_header, padding
+from segments.tar import BLOCK, CRC32C, SEGMENT, member_header, padding
 from segments.trailer import seal_blocks
 
 
@@ -36,15 +36,27 @@ class EncodedMember:
         return len(self.header) + self.size_bytes + -self.size_bytes % 512
 
 
-def encode_member(*, segment: str, name: str, provenance: Mapping[str, str], parts: Sequence[Buffer]) -> EncodedMember:
-    """Frame a member; computes its CRC32C unless the provenance gives it.
+def encode_member(
+    *,
+    segment: str,
+    name: str,
+    provenance: Mapping[str, str],
+    parts: Sequence[Buffer],
+    multiple_of: int = BLOCK,
+) -> EncodedMember:
+    """Frame a member of a size that is a multiple of `multiple_of`; computes its CRC32C unless the provenance gives it.
 
     Raises:
         ValueError: see `segments.tar.member_header`.
     """
     size_bytes = sum(len(part) for part in parts)
     crc = provenance.get(CRC32C) or crc32c_hex(parts)
-    header = member_header(name=name, size_bytes=size_bytes, provenance={**provenance, CRC32C: crc, SEGMENT: segment})
+    header = member_header(
+        name=name,
+        size_bytes=size_bytes,
+        provenance={**provenance, CRC32C: crc, SEGMENT: segment},
+        multiple_of=multiple_of,
+    )
     return EncodedMember(header=header, parts=parts, size_bytes=size_bytes)
 
 
@@ -60,12 +72,15 @@ class SegmentWriter:
     created with: who wants it to appear whole syncs it, renames it through the disk and syncs the folder.
     """
 
-    def __init__(self, disk: Disk, path: Path, *, segment: str | None = None) -> None:
-        """Create `path`, which must not exist. `segment` is its final name without folder and suffix."""
+    def __init__(self, disk: Disk, path: Path, *, segment: str | None = None, uncached: bool = False) -> None:
+        """Create `path`, which must not exist. `segment` is its final name without folder and suffix.
+
+        `uncached` is for a segment that is synced as soon as it is appended to, see `Disk.create_uncached`.
+        """
         self.segment = segment or path.name.split(".")[0]
         self.path = path
         self._disk = disk
-        self._file = disk.create(path)
+        self._file = disk.create_uncached(path) if uncached else disk.create(path)
 
     @property
     def size_bytes(self) -> int:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from segments.aligned import AlignedWriter, write_all
 from segments.disk import Buffer, OpenFile, SystemDisk, SystemFile
 
 #: Where in the program a sync was asked for: ``file`` or ``folder``, then the nearest functions, innermost first.
@@ -74,12 +75,10 @@ class RecordingDisk(SystemDisk):
             self._record(Operation(kind="sync_folder", path=folder))
 
     def create(self, path: Path) -> OpenFile:
-        with self._lock:
-            file = super().create(path)
-            self._inodes += 1
-            self._record(Operation(kind="create", path=path, inode=self._inodes))
-            self._named[path] = self._inodes
-            return _RecordingFile(self, file, self._inodes)
+        return self._recording(path, super().create)
+
+    def create_uncached(self, path: Path) -> OpenFile:
+        return self._recording(path, super().create_uncached)
 
     def reopen(self, path: Path) -> OpenFile:
         return _RecordingFile(self, super().reopen(path), self._named[path])
@@ -106,6 +105,14 @@ class RecordingDisk(SystemDisk):
         site = _site(sys._getframe(2), what)
         self.sites.add(site)
         return site != self._ignored
+
+    def _recording(self, path: Path, create: Callable[[Path], OpenFile]) -> OpenFile:
+        with self._lock:
+            file = create(path)
+            self._inodes += 1
+            self._record(Operation(kind="create", path=path, inode=self._inodes))
+            self._named[path] = self._inodes
+            return _RecordingFile(self, file, self._inodes)
 
     def _make_one_folder(self, path: Path) -> None:
         with self._lock:
@@ -166,17 +173,22 @@ class FailingDisk(SystemDisk):
         self.before_sync: Callable[[], None] = lambda: None
 
     def create(self, path: Path) -> OpenFile:
-        return _FailingFile(self, path, self._create_locked(path))
+        return _FailingFile(self, self._create_locked(path))
+
+    def create_uncached(self, path: Path) -> OpenFile:
+        return _FailingFile(self, self._create_locked(path), AlignedWriter())
 
     def reopen(self, path: Path) -> OpenFile:
-        return _FailingFile(self, path, self._opened(path))
+        return _FailingFile(self, self._opened(path))
 
 
 class _FailingFile(SystemFile):
     """An open file of a failing disk: as on a real one, part of what does not fit is written."""
 
-    def __init__(self, disk: FailingDisk, path: Path, descriptor: int) -> None:
-        super().__init__(path, descriptor)
+    def __init__(
+        self, disk: FailingDisk, descriptor: int, write: Callable[[int, Sequence[Buffer], int], int] = write_all
+    ) -> None:
+        super().__init__(descriptor, write)
         self._disk = disk
 
     def append(self, parts: Sequence[Buffer]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class FilePages:
         return self._folder / f"attempts-{stream}.json"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Page:
     first_id: str = ""
     resumptions: int = 0
@@ -66,17 +66,23 @@ class AttemptBook:
 
     def __init__(self, pages: AttemptPages) -> None:
         self._pages = pages
-        #: By stream, since it was resumed.
+        #: By stream, since it was resumed; and those of them whose page is not durable yet.
         self._open: dict[str, _Page] = {}
+        self._unsaved: set[str] = set()
 
     def begin(self, stream: str, first_id: str) -> bool:
         """Note that work on `stream` (re)starts at message `first_id`; True if messages must go one by one.
 
         Only the first call after a start, or after `forget`, counts; it is durable on return.
+
+        Raises:
+            Retryable: as from every method that writes; call it again, it counts once.
         """
         if stream not in self._open:
             self._open[stream] = _resumed(self._read(stream), first_id)
-            self._write(stream)
+            self._unsaved.add(stream)
+        if stream in self._unsaved:
+            self._write(stream, self._open[stream])
         return self._open[stream].resumptions >= RESUMPTIONS_MAX
 
     def is_killer(self, stream: str, message_id: str) -> bool:
@@ -86,15 +92,13 @@ class AttemptBook:
     def attempt(self, stream: str, message_id: str) -> None:
         """Note, durably, that `message_id` goes alone now; the next attempt or `done` takes it back."""
         page = self._page(stream)
-        page.deaths = {message_id: page.deaths.get(message_id, 0) + 1}
-        self._write(stream)
+        self._write(stream, replace(page, deaths={message_id: page.deaths.get(message_id, 0) + 1}))
 
     def done(self, streams: Collection[str] | None = None) -> None:
         """What these streams began with is committed, or (all of them) the worker stops in order: forget the deaths."""
-        for stream, page in self._open.items():
+        for stream, page in list(self._open.items()):
             if page.first_id and (streams is None or stream in streams):
-                self._open[stream] = _Page()
-                self._write(stream)
+                self._write(stream, _Page())
 
     def forget(self, streams: Collection[str]) -> None:
         """These streams go to another worker: should they come back, that is a resumption."""
@@ -110,8 +114,10 @@ class AttemptBook:
         except (ValueError, TypeError):
             return _Page()
 
-    def _write(self, stream: str) -> None:
-        self._pages.save_attempts(stream, json.dumps(asdict(self._open[stream])))
+    def _write(self, stream: str, page: _Page) -> None:
+        self._pages.save_attempts(stream, json.dumps(asdict(page)))
+        self._open[stream] = page
+        self._unsaved.discard(stream)
 
 
 def _resumed(page: _Page, first_id: str) -> _Page:

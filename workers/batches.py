@@ -24,7 +24,10 @@ class BatchLimits:
 
 
 class Batches:
-    """An iterator's worth of batches over a consumer; owns what was taken and not yet given."""
+    """An iterator's worth of batches over a consumer; owns what was taken and not yet given.
+
+    That is no more than one batch and one message: what does not fit begins the next one.
+    """
 
     def __init__(self, consumer: Consumer, limits: BatchLimits, clock: Clock) -> None:
         self._consumer = consumer
@@ -54,13 +57,18 @@ class Batches:
 
     def _fill(self, wait_s: float) -> None:
         limits = self._limits
-        taken = self._consumer.take(max_messages=limits.max_messages, max_bytes=limits.max_bytes, wait_s=wait_s)
+        taken = self._consumer.take(
+            max_messages=limits.max_messages - len(self._waiting),
+            max_bytes=max(1, limits.max_bytes - self._waiting_bytes()),
+            wait_s=wait_s,
+        )
         self._waiting.extend(taken)
 
     def _is_full(self) -> bool:
-        return len(self._waiting) >= self._limits.max_messages or (
-            sum(weight_bytes(taken) for taken in self._waiting) >= self._limits.max_bytes
-        )
+        return len(self._waiting) >= self._limits.max_messages or self._waiting_bytes() >= self._limits.max_bytes
+
+    def _waiting_bytes(self) -> int:
+        return sum(map(weight_bytes, self._waiting))
 
     def _cut(self) -> Sequence[Taken]:
         batch: list[Taken] = []

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from archive.catalog import Catalog
-from archive.segment_store import SegmentStore
+from archive.catalog import Catalog, CatalogReader, Scope
+from archive.segment_store import Buffer
 from broker.log import Taken
 from runtime import metrics
 from runtime.logs import get_logger
+from schemas.message import MessageAttributes
 from schemas.reasons import KeptReason, QuarantineReason
 from schemas.record import InstanceRecord, QuarantineRecord
-from workers.claims import claim_of, opened
+from segments.tar import SegmentDamaged
+from workers.claims import Claims, claim_of
+from workers.healing import is_there
 from workers.pipeline import Batch
-from workers.preparation import Judged, KnownVersions, Policy, judge, positioned, quarantine
+from workers.preparation import AlreadyHeld, Judged, KnownVersions, Policy, judge, positioned, quarantine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judging:
     """Judges messages; called from the pool's threads."""
 
-    store: SegmentStore
+    claims: Claims
     catalog: Catalog
+    reader: CatalogReader
     policy: Policy
     #: Whether there is room to write a claim check of so many bytes a second time, before the first one goes.
     can_rewrite: Callable[[int], bool]
@@ -40,24 +44,50 @@ class Judging:
         }
 
     def judge(self, taken: Taken, known: KnownVersions) -> Judged:
-        """A member to put, or nothing to do."""
+        """A member to put, or nothing to do.
+
+        Raises:
+            Retryable: the store or the catalog is away.
+        """
         message, policy = taken.message, self.policy
         if message.attributes.data_ref and not self.can_rewrite(message.attributes.size_bytes):
             policy = replace(policy, transcode="keep", kept_reason=KeptReason.NO_ROOM)
-        with opened(message, self.store, memory_max_bytes=policy.transcode_max_bytes) as file:
-            judged = judge(message.attributes, file, known, policy, claim_of(message.attributes))
+        try:
+            file = self.claims.file(message)
+        except (FileNotFoundError, SegmentDamaged) as error:
+            judged = self._without_claim(taken, error)
+        else:
+            judged = self._judged(message.attributes, file, known, policy)
         _count(judged)
         return positioned(judged, taken.position)
 
     def killer(self, taken: Taken) -> Batch:
-        """A message that was alone in flight at three deaths: quarantined without being looked into."""
-        message = taken.message
-        with opened(message, self.store, memory_max_bytes=self.policy.transcode_max_bytes) as file:
-            detail = "its worker died three times while it was alone in flight"
-            claim = claim_of(message.attributes)
-            entry = quarantine(message.attributes, file, QuarantineReason.KILLS_WORKER, detail, claim)
+        """A message that was alone in flight at three deaths: quarantined, and neither looked into nor executed."""
+        message, claim = taken.message, claim_of(taken.message.attributes)
+        detail = "its worker died three times while it was alone in flight"
+        entry = quarantine(message.attributes, message.value, QuarantineReason.KILLS_WORKER, detail, claim)
         _count(entry)
         return Batch(taken=[taken], members=[positioned(entry, taken.position)])
+
+    def _judged(self, attributes: MessageAttributes, file: Buffer, known: KnownVersions, policy: Policy) -> Judged:
+        claim = claim_of(attributes)
+        judged = judge(attributes, file, known, policy, claim)
+        if isinstance(judged, AlreadyHeld) and not is_there(self.claims.store, judged.location):
+            get_logger().error("committed_segment_lost", message_id=attributes.id, segment=judged.location.segment)
+            return judge(attributes, file, {}, policy, claim)  # to be put again: see `workers.healing`
+        return judged
+
+    def _without_claim(self, taken: Taken, error: Exception) -> Judged:
+        """The claim is not there: it was rewritten and removed, and the log gives its message again; or it is lost."""
+        attributes, claim = taken.message.attributes, claim_of(taken.message.attributes)
+        scope = Scope(principal="worker", tenant=attributes.tenant)
+        for version, record in self.reader.versions(scope, attributes.sop_instance_uid):
+            same_file = attributes.sha256 and record.attributes.sha256 == attributes.sha256
+            if same_file or record.attributes.id == attributes.id:
+                return AlreadyHeld(location=version.location)
+        get_logger().error("claim_check_lost", message_id=attributes.id, segment=attributes.data_ref)
+        detail = f"the segment in which it was received cannot be read whole: {type(error).__name__}"
+        return quarantine(attributes, b"", QuarantineReason.CLAIM_LOST, detail, claim)
 
 
 def _count(judged: Judged) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from archive.catalog import Catalog, KnownVersion, OnSame, SegmentCondemned, Verdict
+from archive.catalog import Catalog, KnownVersion, OnSame, Same, SegmentCondemned, Verdict
 from archive.segment_store import AdoptedMember, SegmentStore
 from broker.log import Consumer, Taken
 from runtime.faults import reach
@@ -19,6 +19,8 @@ from schemas.identifiers import SegmentKey
 from schemas.message import DECISION_MADE
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
 from workers.claims import carried
+from workers.decisions import Considered
+from workers.healing import heal
 from workers.preparation import AlreadyHeld, Judged, KnownVersions, Member
 
 
@@ -29,14 +31,28 @@ class Batch:
     taken: Sequence[Taken]
     #: Steps 4 to 6: what is to be put; the same content once.
     members: Sequence[Member] = ()
-    #: Claim checks that nothing refers to once the batch is committed: rewritten, or held already elsewhere.
-    idle_claims: Sequence[str] = ()
+    decisions: Sequence[Considered] = ()
+    #: Claim checks of these messages, and segments in which what is held already lies.
+    claims: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
     #: Step 7: by tenant, the segment and its members with their places.
     segments: dict[str, SegmentKey] = field(default_factory=dict)
     placed: dict[str, Sequence[PlacedRecord]] = field(default_factory=dict)
     #: Step 8: whether the catalog has them, and how many messages came to which verdict.
     committed: bool = False
     verdicts: Counter[str] = field(default_factory=Counter)
+    #: What was put and is committed from elsewhere.
+    same: Sequence[PlacedRecord] = ()
+
+    @property
+    def idle_claims(self) -> Sequence[str]:
+        """Claim checks of a committed batch in which nothing lies that it committed: rewritten, or held already.
+
+        Another batch may have committed them: ask the catalog.
+        """
+        same = {one.location.segment for one in self.same}
+        adopted = {one.location.segment for one in self.members if isinstance(one, AdoptedMember)}
+        return sorted(self.claims - self.held - (adopted - same))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +67,8 @@ class Pipeline:
     catalog: Catalog
     equal: Callable[[PlacedRecord, KnownVersion], bool]
     on_conflict: Callable[[PlacedRecord, KnownVersion], None]
-    decide: Callable[[Taken], None]
+    consider: Callable[[Taken], Considered]
+    execute: Callable[[Considered], None]
     #: Where several processes put.
     on_same: OnSame | None = None
 
@@ -62,8 +79,11 @@ class Pipeline:
         instances = [one for one in taken if not is_decision(one)]
         known = self.hint(instances)
         judged = list(self.threads.map(lambda one: self.judge(one, known), instances))
-        batch.members = _distinct(judged, batch.verdicts)
-        batch.idle_claims = _idle_claims(instances, judged, batch.members)
+        batch.decisions = list(self.threads.map(self.consider, filter(is_decision, taken)))
+        beside = [one.member for one in batch.decisions if one.member is not None]
+        batch.members = _distinct([*judged, *beside], batch.verdicts)
+        batch.claims = frozenset(filter(None, (one.message.attributes.data_ref for one in instances)))
+        batch.held = frozenset(one.location.segment for one in judged if isinstance(one, AlreadyHeld))
         reach("worker.prepared")
         return batch
 
@@ -82,8 +102,9 @@ class Pipeline:
             self._put_missing(batch)
             self._commit_placed(batch)
         batch.committed = True
-        for decision in filter(is_decision, batch.taken):
-            self.decide(decision)
+        heal(self.store, self.catalog, batch.same)
+        for decision in batch.decisions:
+            self.execute(decision)
         reach("worker.committed")
 
     def commit_positions(self, batch: Batch) -> None:
@@ -115,6 +136,7 @@ class Pipeline:
             batch.members = [carried(one, error.keys, self.store) for one in batch.members]
             raise
         batch.verdicts.update(_label(verdict) for verdict in verdicts)
+        batch.same = [one for one, verdict in zip(placed, verdicts, strict=True) if isinstance(verdict, Same)]
 
 
 def is_decision(taken: Taken) -> bool:
@@ -131,14 +153,6 @@ def _distinct(judged: Iterable[Judged], verdicts: Counter[str]) -> list[Member]:
         else:
             members[_identity(one)] = one
     return list(members.values())
-
-
-def _idle_claims(instances: Sequence[Taken], judged: Sequence[Judged], members: Sequence[Member]) -> list[str]:
-    """Claim checks of this batch that neither a member to be committed nor a committed version lies in."""
-    referred = {one.location.segment for one in judged if isinstance(one, AlreadyHeld)}
-    referred |= {one.location.segment for one in members if isinstance(one, AdoptedMember)}
-    claims = (taken.message.attributes.data_ref for taken in instances)
-    return [claim for claim in claims if claim and claim not in referred]
 
 
 def _identity(member: Member) -> tuple[str, str, str]:

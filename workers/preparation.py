@@ -1,6 +1,6 @@
 """Judges one message: parse, hint, transcode with proof. Gives a member to put, or nothing to do.
 
-Runs in the pool's threads; the hashing and the codec release the interpreter lock. Never raises for what a message
+Runs in the pool's threads; the hashing and the codec release the interpreter lock. Nothing is raised for what a message
 holds: a bad message becomes a quarantine entry, and nobody else in the batch is held up.
 """
 
@@ -18,7 +18,7 @@ from broker.log import Position
 from instances.description import Description, describe
 from instances.part10 import FileMeta, file_header, split
 from instances.transcode import Kept, Transcoded, transcode
-from runtime.errors import Rejected, Unfileable
+from runtime.errors import Rejected, Retryable, Unfileable
 from runtime.logs import get_logger
 from schemas.message import MessageAttributes
 from schemas.reasons import KeptReason, QuarantineReason, WarningCode
@@ -58,11 +58,18 @@ def judge(
     policy: Policy,
     claim: MemberLocation | None = None,
 ) -> Judged:
-    """Judge the Part-10 file of one message; `claim` says where the edge already wrote it."""
+    """Judge the Part-10 file of one message; `claim` says where the edge already wrote it.
+
+    Raises:
+        Retryable: a fault that passes.
+        MemoryError: there was none left, which may be the doing of what is judged beside it.
+    """
     try:
         return _judge(attributes, file, known, policy, claim)
     except Unfileable as error:
         return quarantine(attributes, file, error.reason, error.detail, claim)
+    except (Retryable, MemoryError):
+        raise
     except Rejected as error:
         return quarantine(attributes, file, QuarantineReason.PARSE_FAILED, str(error), claim)
     except Exception as error:  # noqa: BLE001 - whatever a hostile data set provokes, its batch goes on
@@ -77,8 +84,8 @@ def quarantine(
     detail: str,
     claim: MemberLocation | None = None,
 ) -> PreparedMember | AdoptedMember:
-    """The quarantine entry of a message: its bytes as they came, and why."""
-    digest = hashlib.sha256(file).hexdigest()
+    """The quarantine entry of a message: its bytes as they came, and why. Those of a claim are not looked at."""
+    digest = hashlib.sha256(file).hexdigest() if claim is None else attributes.sha256
     record = QuarantineRecord(attributes=attributes, reason=reason, detail=detail, wire_sha256=digest)
     if claim is not None:
         return AdoptedMember(record=record, location=claim)

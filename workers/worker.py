@@ -8,10 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 
 from archive.catalog import Equal, OnConflict
 from archive.compare import comparer, versions_equal
 from archive.journal import conflict_writer, same_writer
+from archive.layout import path_of
 from archive.opening import is_embedded, open_catalog_reader, open_store, open_worker_catalog
 from archive.segment_store import SegmentStore
 from archive.sql_catalog import SqlCatalog
@@ -26,8 +28,10 @@ from schemas.message import Lane
 from segments.disk import Disk, SystemDisk
 from workers.attempts import AttemptBook, FilePages
 from workers.batches import Batches, BatchLimits
+from workers.claims import Claims
 from workers.committing import Committer
 from workers.decisions import Decider
+from workers.isolation import Isolation
 from workers.judging import Judging
 from workers.lanes import LaneLoop
 from workers.pipeline import Batch, Pipeline
@@ -67,6 +71,7 @@ class _Rooms:
     clock: Clock
     store: SegmentStore
     catalog: SqlCatalog
+    isolation: Isolation
     judging: Judging
     decider: Decider
     equal: Equal
@@ -87,20 +92,26 @@ def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
     policy = Policy(transcode=settings.transcode, transcode_max_bytes=settings.transcode_max_bytes)
     equal, on_conflict = versions_equal(comparer(store, decoder.samples)), conflict_writer(store, clock)
     reader = stack.enter_context(closing(open_catalog_reader(settings)))
+    claims = Claims(
+        store=store,
+        memory_max_bytes=settings.transcode_max_bytes,
+        spool_dir=settings.run_dir,
+        file_of=None if settings.store_url else partial(path_of, settings.archive_dir),
+    )
     return _Rooms(
         disk=disk,
         clock=clock,
         store=store,
         catalog=catalog,
+        isolation=Isolation(),
         judging=Judging(
-            store=store,
+            claims=claims,
             catalog=catalog,
+            reader=reader,
             policy=policy,
             can_rewrite=lambda size_bytes: _has_room_beside(settings, size_bytes),
         ),
-        decider=Decider(
-            store=store, catalog=catalog, reader=reader, policy=policy, equal=equal, on_conflict=on_conflict
-        ),
+        decider=Decider(claims=claims, store=store, catalog=catalog, reader=reader, policy=policy),
         equal=equal,
         on_conflict=on_conflict,
     )
@@ -155,7 +166,8 @@ def _lane(
         catalog=rooms.catalog,
         equal=rooms.equal,
         on_conflict=rooms.on_conflict,
-        decide=rooms.decider.execute,
+        consider=rooms.decider.consider,
+        execute=rooms.decider.execute,
         on_same=None if is_embedded(settings) else same_writer(rooms.store, rooms.clock),
     )
     return LaneLoop(
@@ -165,8 +177,9 @@ def _lane(
         book=AttemptBook(rooms.catalog if settings.kafka_bootstrap else FilePages(settings.run_dir, rooms.disk)),
         stream_of=_partition if settings.kafka_bootstrap else lambda _: lane.value,
         committer=committer,
+        isolation=rooms.isolation,
         prepare_killer=rooms.judging.killer,
-        release=(lambda batch: _release(rooms.store, batch)) if is_embedded(settings) else _leave_to_collector,
+        release=(lambda batch: _release(rooms, batch)) if is_embedded(settings) else _leave_to_collector,
         retry_wait_max_s=settings.retry_wait_max_s,
     )
 
@@ -183,9 +196,10 @@ def _partition(taken: Taken) -> str:
     return taken.position.stream
 
 
-def _release(store: SegmentStore, batch: Batch) -> None:
+def _release(rooms: _Rooms, batch: Batch) -> None:
     for claim in batch.idle_claims:
-        store.delete(claim)
+        if not rooms.catalog.has_committed(claim):
+            rooms.store.delete(claim)
 
 
 def _leave_to_collector(batch: Batch) -> None:

@@ -79,6 +79,7 @@ class KafkaConfiguration:
             "queue.buffering.max.kbytes": max(1, self.queue_max_bytes // 1024),
             "delivery.timeout.ms": int(self.delivery_timeout_s * 1000),
             "partitioner": "murmur2_random",
+            "topic.metadata.propagation.max.ms": 5000,
         }
 
     def torn_producer(self) -> dict[str, Any]:
@@ -99,6 +100,8 @@ class KafkaConfiguration:
             "receive.message.max.bytes": self._fetch_max_bytes + MIB,
             "queued.max.messages.kbytes": max(1, self.prefetch_max_bytes // 1024),
             "queued.min.messages": 32,
+            # By default a fetch that found the queue full enough comes back a whole second later, and the lane starves.
+            "fetch.queue.backoff.ms": 5,
         }
 
     def topic_settings(self, topic: str, *, replication: int) -> dict[str, str]:

@@ -25,6 +25,17 @@ from schemas.message import Lane
 #: While an offset commit is under way the client is served after 1 ms, then ever more rarely.
 _PAUSE_S_MIN, _PAUSE_S_MAX, _PAUSE_GROWTH = 0.001, 0.05, 1.5
 _REQUEST_TIMEOUT_S = 10.0
+#: The coordinator knows this member in another state than it knows itself; it learns of it by its next heartbeat.
+_MEMBERSHIP = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError._ASSIGNMENT_LOST,
+    }
+)
 
 
 class KafkaConsumer:
@@ -65,6 +76,8 @@ class KafkaConsumer:
         #: Streams taken away inside the call of the client that is under way: it may still give messages of them.
         self._left: set[str] = set()
         self._giving_up = False
+        #: Streams whose client is not where we are: it is sent back before anything of them is given.
+        self._astray: set[str] = set()
         #: What the coordinator acknowledged since the last commit was sent, and whether it refused something.
         self._acknowledged: dict[str, int] = {}
         self._refused: KafkaError | None = None
@@ -88,6 +101,7 @@ class KafkaConsumer:
             if self._failure is not None:
                 raise self._failure
             self._learn()
+            self._send_back()
             taken = self._collect(max_messages, max_bytes)
             if taken or deadline.passed:
                 return taken
@@ -101,9 +115,8 @@ class KafkaConsumer:
         wanted = self._owned.targets(positions)
         if wanted:
             self._commit(wanted)
-        for stream in self._owned:
-            if stream.name in wanted and stream.passed < (stream.committed or 0):
-                self._again(stream)  # taken by an earlier member: what was done is not read
+        # What an earlier member took and this one commits is not read again.
+        self._astray |= {one.name for one in self._owned if one.name in wanted and one.passed < (one.committed or 0)}
 
     def on_revoke(self, finish: Callable[[Collection[str]], None]) -> None:
         """See `broker.log.Consumer.on_revoke`."""
@@ -112,9 +125,8 @@ class KafkaConsumer:
     def rewind(self) -> None:
         """See `broker.log.Consumer.rewind`: reads from the committed offsets again."""
         self._learn()
-        for stream in self._owned:
-            if stream.read > (stream.committed or 0):
-                self._again(stream)
+        self._astray |= {stream.name for stream in self._owned if stream.read > (stream.committed or 0)}
+        self._send_back()
 
     def lag(self) -> Mapping[Lane, int]:
         """See `broker.log.Consumer.lag`: of this member's partitions, by what the last fetches said.
@@ -138,11 +150,13 @@ class KafkaConsumer:
         self._closed = True
         deadline = Deadline(self._close_timeout_s, self._clock.monotonic_s)
         self._client.unsubscribe()
-        while len(self._owned) and not deadline.passed:
-            self._read(1, _PAUSE_S_MAX)
-        leaving = threading.Thread(target=self._client.close, name="kafka-leaving", daemon=True)
-        leaving.start()
-        leaving.join(deadline.remaining_s())
+        try:
+            while len(self._owned) and not deadline.passed:
+                self._read(1, _PAUSE_S_MAX)
+        finally:
+            leaving = threading.Thread(target=self._client.close, name="kafka-leaving", daemon=True)
+            leaving.start()
+            leaving.join(deadline.remaining_s())
 
     def _fill(self, max_messages: int, max_bytes: int, deadline: Deadline) -> None:
         """Wait for something, then read what is there, up to the bounds and one message over."""
@@ -159,19 +173,14 @@ class KafkaConsumer:
         if not self._giving_up:
             self._left.clear()
         records = self._client.consume(count, wait_s)
-        misplaced = set()
         for record in records:
             error, name = record.error(), record_stream(record)
             if error is not None:
                 self._noted(error)
-            elif name in self._left:
-                misplaced.add(name)
+            elif name in self._left or name in self._astray:
+                self._astray.add(name)  # taken away, and perhaps given back within one call
             elif name in self._owned:
                 self._owned.append(record)
-        for stream in self._owned:
-            if stream.name in misplaced:  # taken away and given back within one call
-                self._learn()
-                self._again(stream)
         if records:
             self._complaints.over()
         return bool(records)
@@ -205,8 +214,7 @@ class KafkaConsumer:
         if alone:
             self._torn.keep(record)
             stream.passed = offset + 1
-            if stream.given <= (stream.committed or 0):
-                stream.given = stream.passed  # nothing of the owner's lies before it
+            if stream.settle():
                 self._send({stream.name: stream.passed})
         return None
 
@@ -215,20 +223,43 @@ class KafkaConsumer:
 
         The client's own synchronous commit waits for ever for a broker that is frozen.
         """
-        self._acknowledged, self._refused = {}, None
+        self._acknowledged = {}
+        self._refusal()
         deadline = Deadline(self._commit_timeout_s, self._clock.monotonic_s)
         self._send(wanted)
+        if self._giving_up:
+            self._confirm(wanted, deadline)
+            return
         pause_s = _PAUSE_S_MIN
         while any(self._acknowledged.get(name, -1) < wanted[name] for name in wanted if name in self._owned):
-            if self._refused is not None:
-                raise Retryable(f"the offset commit was refused: {self._refused.name()}")
+            refused = self._refusal()
+            if refused is not None and refused.code() not in _MEMBERSHIP:
+                raise Retryable(f"the offset commit was refused: {refused.name()}")
             if deadline.passed:
                 raise Retryable(f"the offset commit was not acknowledged within {self._commit_timeout_s:g} s")
             self._pause(pause_s)
             pause_s = min(pause_s * _PAUSE_GROWTH, _PAUSE_S_MAX)
             self._read(1, 0)
+            if refused is not None:  # the group has changed: what is still ours is sent again
+                self._send({name: offset for name, offset in wanted.items() if name in self._owned})
+
+    def _confirm(self, wanted: Mapping[str, int], deadline: Deadline) -> None:
+        """Ask until the coordinator has what was sent. Inside its callbacks the client cannot be served (it aborts)."""
+        while missing := [self._owned[name] for name in wanted if (self._owned[name].committed or 0) < wanted[name]]:
+            if deadline.passed:
+                raise Retryable(f"the offset commit was not confirmed within {self._commit_timeout_s:g} s")
+            for stream, offset in self._ask(missing, deadline.remaining_s()):
+                stream.committed = max(offset, stream.committed or 0)
+            self._pause(_PAUSE_S_MIN)
+
+    def _refusal(self) -> KafkaError | None:
+        """What the coordinator refused since this was last asked."""
+        refused, self._refused = self._refused, None
+        return refused
 
     def _send(self, wanted: Mapping[str, int]) -> None:
+        if not wanted:
+            return
         offsets = [self._owned[name].at(offset) for name, offset in wanted.items()]
         try:
             self._client.commit(offsets=offsets, asynchronous=True)
@@ -240,24 +271,32 @@ class KafkaConsumer:
         unknown = self._owned.unknown
         if not unknown:
             return
+        for stream, offset in self._ask(unknown, _REQUEST_TIMEOUT_S):
+            stream.learn(max(offset, 0))
+
+    def _ask(self, streams: Sequence[Stream], timeout_s: float) -> list[tuple[Stream, int]]:
+        """How far the group has committed these; negative where it has not."""
         try:
-            found = self._client.committed([stream.at(0) for stream in unknown], timeout=_REQUEST_TIMEOUT_S)
+            found = self._client.committed([stream.at(0) for stream in streams], timeout=max(timeout_s, _PAUSE_S_MIN))
         except KafkaException as error:
             raise Retryable(f"the group's coordinator does not answer: {error_of(error).name()}") from error
-        for stream, partition in zip(unknown, found, strict=True):
-            stream.learn(max(partition.offset, 0))
+        return [(stream, one.offset) for stream, one in zip(streams, found, strict=True)]
 
-    def _again(self, stream: Stream) -> None:
-        """Read a stream from its committed offset."""
-        self._owned.drop([stream.name])
-        stream.learn(stream.committed or 0)
-        stream.read = 0
-        try:
-            self._client.seek(stream.at(stream.passed))
-        except KafkaException as error:
-            # Not read from yet: then it begins there anyway.
-            if error_of(error).code() != KafkaError._STATE:
-                raise Retryable(f"a partition cannot be read again now: {error_of(error).name()}") from error
+    def _send_back(self) -> None:
+        """Have the client read from the committed offset where it is astray."""
+        for stream in self._owned:
+            if stream.name not in self._astray:
+                continue
+            try:
+                self._client.seek(stream.at(stream.committed or 0))
+            except KafkaException as error:
+                # Not read from yet: then it begins there anyway.
+                if error_of(error).code() != KafkaError._STATE:
+                    raise Retryable(f"a partition cannot be read again now: {error_of(error).name()}") from error
+            self._owned.drop([stream.name])
+            stream.learn(stream.committed or 0)
+            stream.read = 0
+        self._astray.clear()
 
     def _high_watermark(self, stream: Stream) -> int:
         watermarks = self._client.get_watermark_offsets(stream.at(0), cached=True)
@@ -287,15 +326,25 @@ class KafkaConsumer:
             found = self._client.committed(partitions, timeout=_REQUEST_TIMEOUT_S)
             for one in found:
                 if one.offset < 0:
-                    low, _ = self._client.get_watermark_offsets(one, timeout=_REQUEST_TIMEOUT_S)
                     one.offset = 0
-                    if low > 0:
+                    if self._first_offset(one) > 0:
                         self._failure = no_offset(self._topic)
         except KafkaException:
             return partitions
         for one in found:
             self._owned[stream_name(one.topic, one.partition)].learn(one.offset)
         return found
+
+    def _first_offset(self, partition: TopicPartition) -> int:
+        """The first offset that a partition holds. One that was just added may not have a leader yet."""
+        deadline = Deadline(_REQUEST_TIMEOUT_S, self._clock.monotonic_s)
+        while True:
+            try:
+                return self._client.get_watermark_offsets(partition, timeout=_REQUEST_TIMEOUT_S)[0]
+            except KafkaException:
+                if deadline.passed:
+                    raise
+                self._pause(_PAUSE_S_MAX)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._give_up("revoked", partitions, ours=True)
@@ -327,7 +376,8 @@ class KafkaConsumer:
     def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         for one in partitions:
             name = stream_name(one.topic, one.partition)
-            if refused := error or one.error:
+            refused = error if error is not None else one.error
+            if refused is not None:
                 self._refused = refused
             elif name in self._owned:
                 self._acknowledged[name] = max(one.offset, self._acknowledged.get(name, 0))
@@ -340,7 +390,9 @@ class KafkaConsumer:
 
     def _noted(self, error: KafkaError) -> None:
         failure = consumed(error, self._topic)
-        if failure is None:
+        if error.code() == KafkaError._MAX_POLL_EXCEEDED:
+            get_logger().warning("partitions_lost_by_silence", lane=self._lane.value)
+        elif failure is None:
             self._complaints.note(error)
         else:
             self._failure = self._failure or failure

@@ -1,4 +1,4 @@
-"""Kafka's errors in the product's tree, and the client's complaints in the log: each once until it changes."""
+"""Kafka's errors in the product's tree, and the client's complaints in the log: once until they are over."""
 
 from __future__ import annotations
 
@@ -75,21 +75,21 @@ def admin_failed(what: str, exception: KafkaException) -> SansfilmError:
 
 
 class Complaints:
-    """The client's own errors (brokers away, connections lost), logged when they begin or change."""
+    """The client's own errors (brokers away, connections lost), logged when they begin and when they are over."""
 
     def __init__(self, client: str) -> None:
         self._client = client
-        self._last = ""
+        self._begun = False
 
     def note(self, error: KafkaError) -> None:
         """Log and count what the client complains of."""
         metrics.KAFKA_ERRORS.labels(client=self._client).inc()
-        if error.name() != self._last:
-            self._last = error.name()
+        if not self._begun:
+            self._begun = True
             get_logger().warning("kafka_unavailable", client=self._client, error=error.name())
 
     def over(self) -> None:
         """It works again."""
-        if self._last:
-            self._last = ""
+        if self._begun:
+            self._begun = False
             get_logger().info("kafka_available", client=self._client)

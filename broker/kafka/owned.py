@@ -29,6 +29,8 @@ class Stream:
     given: int = 0
     #: Behind the last message that was given or set aside.
     passed: int = 0
+    #: Up to here messages were set aside with nothing in the owner's hands; to be committed without the owner.
+    settled: int = 0
     #: Behind the last message that came from the client.
     read: int = 0
 
@@ -43,7 +45,14 @@ class Stream:
 
     def learn(self, committed: int) -> None:
         """Begin at what the group has committed."""
-        self.committed = self.given = self.passed = committed
+        self.committed = self.given = self.passed = self.settled = committed
+
+    def settle(self) -> bool:
+        """A message was set aside; whether everything passed may be committed, as the owner holds nothing."""
+        if self.given > max(self.settled, self.committed or 0):
+            return False
+        self.given = self.settled = self.passed
+        return True
 
     def target(self, next_offset: int) -> int | None:
         """What to commit when the owner has done everything before `next_offset`; None if that is nothing new.

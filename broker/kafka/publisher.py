@@ -38,8 +38,8 @@ class KafkaPublisher:
         self._close_timeout_s = close_timeout_s
         self._clock = clock or SystemClock()
         self._complaints = Complaints("producer")
-        self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        #: Held while a message is handed over, so that none is after `close`; told when there may be room.
+        self._room = threading.Condition()
         self._closed = False
         self._stopped = threading.Event()
         self._producer = self._made()
@@ -64,16 +64,16 @@ class KafkaPublisher:
         attributes = message.attributes
         value = message.value if isinstance(message.value, bytes) else bytes(message.value)
         topic, key, headers = self._configuration.topic(attributes.lane), attributes.key.encode(), to_headers(message)
-        while not self._closed:
-            try:
-                self._producer.produce(topic, value, key, headers=headers, on_delivery=delivered)
-                return future
-            except BufferError:
-                with self._room:
+        with self._room:
+            while not self._closed:
+                try:
+                    self._producer.produce(topic, value, key, headers=headers, on_delivery=delivered)
+                    return future
+                except BufferError:
                     self._room.wait(_POLL_S)
-            except KafkaException as error:
-                future.set_exception(published(self._noted(error_of(error))))
-                return future
+                except KafkaException as error:
+                    future.set_exception(published(self._noted(error_of(error))))
+                    return future
         raise Retryable("the log is closed")
 
     def close(self) -> None:

@@ -27,8 +27,10 @@ from runtime.errors import Retryable
 from runtime.lifecycle import Deadline
 from schemas.message import Lane
 
-#: An administrative request may take so long.
-_TIMEOUT_S = 30.0
+#: An administrative request may take so long. Just after topics were made the client may lose one altogether (2.16).
+_TIMEOUT_S = 10.0
+#: All of `apply`, repetitions included.
+_APPLY_TIMEOUT_S = 60.0
 _PAUSE_S = 0.1
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -74,7 +76,7 @@ class LogTopics:
         offset begins at the first one.
         """
         done: list[str] = []
-        deadline = Deadline(_TIMEOUT_S)
+        deadline = Deadline(_APPLY_TIMEOUT_S)
         for step in (
             lambda: self._create(partitions, replication),
             lambda: self._grow(partitions),
@@ -215,12 +217,13 @@ class LogTopics:
                 continue
             group = self._configuration.group(lane)
             asked = self._admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, missing)])
-            try:
-                asked[group].result(_TIMEOUT_S)
-            except KafkaException as error:
-                if error_of(error).code() in (KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID):
-                    continue
-                raise admin_failed("commit the first offsets", error) from error
+            with _mapped("commit the first offsets"):
+                try:
+                    asked[group].result(_TIMEOUT_S)
+                except KafkaException as error:
+                    if error_of(error).code() in (KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID):
+                        continue
+                    raise
             yield f"{self._configuration.topic(lane)}: {group} begins at the first message of {len(missing)} partitions"
 
     def _wrong_settings(self, name: str, replication: int) -> Mapping[str, tuple[str, str]]:
@@ -240,12 +243,13 @@ class LogTopics:
         asked = self._admin.describe_topics(TopicCollection(list(self.names)), request_timeout=_TIMEOUT_S)
         described: dict[str, Sequence[int]] = {}
         for name, future in asked.items():
-            try:
-                topic = future.result(_TIMEOUT_S)
-            except KafkaException as error:
-                if error_of(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    continue
-                raise admin_failed("describe the topics", error) from error
+            with _mapped("describe the topics"):
+                try:
+                    topic = future.result(_TIMEOUT_S)
+                except KafkaException as error:
+                    if error_of(error).code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        continue
+                    raise
             described[name] = [len(partition.replicas) for partition in topic.partitions]
         return described
 
@@ -284,6 +288,8 @@ class _mapped:  # noqa: N801 - reads as a statement
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, KafkaException):
             raise admin_failed(self._what, error) from error
+        if isinstance(error, TimeoutError):
+            raise Retryable(f"could not {self._what}: Kafka did not answer within {_TIMEOUT_S:g} s") from error
 
 
 def _is_as_wanted(setting: str, found: str, wanted: str) -> bool:

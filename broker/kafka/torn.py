@@ -46,8 +46,9 @@ class TornTopic:
             self._producer.flush(self._configuration.delivery_timeout_s)
         except (BufferError, KafkaException) as error:
             outcome.append(error_of(error) if isinstance(error, KafkaException) else KafkaError(KafkaError._QUEUE_FULL))
-        if outcome != [None]:
-            name = outcome[0].name() if outcome and outcome[0] else "no answer"
+        failure = outcome[0] if outcome else KafkaError(KafkaError._TIMED_OUT)
+        if failure is not None:
+            name = failure.name()
             get_logger().error("message_torn_not_copied", place=place, error=name)
             raise Retryable(f"the message at {place} is damaged and could not be set aside in {topic}: {name}")
         LOG_TORN.labels(kind="corrupt").inc()

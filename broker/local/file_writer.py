@@ -37,7 +37,7 @@ class FileWriter:
         part = self._path.with_name(self._path.name + PART_SUFFIX)
         try:
             self._mark_file.append([self._mark.encode()])
-            self._segment = SegmentWriter(disk, part, segment=self.name)
+            self._segment = SegmentWriter(disk, part, segment=self.name, uncached=True)
             disk.rename(part, self._path)
             disk.sync_folder(folder)
         except Retryable:

@@ -1,4 +1,7 @@
-"""The writer of one lane: a bounded queue, and a thread that commits whatever waits in it as one group."""
+"""The writer of one lane: a bounded queue, and a thread that commits whatever waits in it as one group.
+
+A sender that finds nobody writing may commit its own message: two switches of threads less for each.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from broker.local.file_writer import FileWriter
 from broker.local.layout import FileName, stream_of
@@ -20,6 +24,10 @@ from segments.checksum import crc32c_hex
 from segments.disk import Disk
 from segments.tar import CRC32C
 from segments.writer import EncodedMember, MemberSpan, encode_member
+
+#: Members end where blocks of the file system and sectors of the disk do: an append never touches one that holds
+#: acknowledged bytes.
+_MULTIPLE_OF: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +57,15 @@ class LaneWriter:
     """Queue, thread and current file of one lane. `put` and `close` are thread-safe."""
 
     def __init__(
-        self, *, lane: Lane, folder: Path, writer: str, disk: Disk, file_max_bytes: int, queue_max_bytes: int
+        self,
+        *,
+        lane: Lane,
+        folder: Path,
+        writer: str,
+        disk: Disk,
+        file_max_bytes: int,
+        queue_max_bytes: int,
+        senders_write: bool,
     ) -> None:
         self._lane = lane
         self._folder = folder
@@ -57,10 +73,13 @@ class LaneWriter:
         self._disk = disk
         self._file_max_bytes = file_max_bytes
         self._queue_max_bytes = queue_max_bytes
+        self._senders_write = senders_write
         self._sequence = 0
         self._file: FileWriter | None = None
         self._queue: list[Waiting] = []
         self._queue_bytes = 0
+        #: Somebody has the file: a sender, or the thread, which has it until it first waits.
+        self._writing = True
         self._closed = False
         lock = threading.Lock()
         self._filled = threading.Condition(lock)
@@ -69,7 +88,7 @@ class LaneWriter:
         self._thread.start()
 
     def put(self, waiting: Waiting) -> None:
-        """Queue a message; blocks while the queue is full.
+        """Queue a message, or write it if senders may and nobody else does; blocks while the queue is full.
 
         Raises:
             Retryable: the log is closed, or its writer has stopped.
@@ -80,9 +99,14 @@ class LaneWriter:
                 self._emptied.wait()
             if self._closed:
                 raise Retryable("the log is closed")
-            self._queue.append(waiting)
-            self._queue_bytes += size_bytes
-            self._filled.notify()
+            if not self._senders_write or self._writing or self._queue:
+                self._queue.append(waiting)
+                self._queue_bytes += size_bytes
+                if not self._writing:
+                    self._filled.notify()
+                return
+            self._writing = True
+        self._write_alone(waiting)
 
     def close(self) -> None:
         """Write what is queued, seal the file and end the thread. May be called again."""
@@ -99,18 +123,30 @@ class LaneWriter:
             if self._file is not None:
                 self._file.finish()
         except BaseException:
-            get_logger().error("log_writer_died", lane=self._lane.value)
-            self._abandon_queue()
+            self._die()
             raise
 
     def _gather(self) -> list[Waiting]:
-        """Everything that waits, in order; empty when the lane is closed."""
+        """Everything that waits, in order; empty when the lane is closed. The thread has the file until its next."""
         with self._filled:
-            while not self._queue and not self._closed:
+            self._writing = False
+            while self._writing or (not self._queue and not self._closed):
                 self._filled.wait()
+            self._writing = True
             batch, self._queue, self._queue_bytes = self._queue, [], 0
             self._emptied.notify_all()
             return batch
+
+    def _write_alone(self, waiting: Waiting) -> None:
+        """In the sender's own thread, which has the file; what came meanwhile is the lane's thread's."""
+        try:
+            self._write([waiting])
+        except Exception:  # noqa: BLE001 - whatever the bug is, the future tells the sender
+            self._die(exc_info=True)
+        with self._filled:
+            self._writing = False
+            if self._queue or self._closed:
+                self._filled.notify()
 
     def _write(self, batch: list[Waiting]) -> None:
         """One group commit: append, sync, mark, tell the senders."""
@@ -149,7 +185,11 @@ class LaneWriter:
         for waiting in batch:
             try:
                 member = encode_member(
-                    segment=segment, name=waiting.name, provenance=waiting.provenance, parts=(waiting.value,)
+                    segment=segment,
+                    name=waiting.name,
+                    provenance=waiting.provenance,
+                    parts=(waiting.value,),
+                    multiple_of=_MULTIPLE_OF,
                 )
             except ValueError:  # attributes that no record can hold: this message alone fails
                 waiting.future.set_exception(Retryable("the message's attributes cannot be written"))
@@ -171,7 +211,9 @@ class LaneWriter:
         if file is not None:
             how(file)
 
-    def _abandon_queue(self) -> None:
+    def _die(self, *, exc_info: bool = False) -> None:
+        """A bug: nothing more is written, and whoever waits is told."""
+        get_logger().error("log_writer_died", lane=self._lane.value, exc_info=exc_info)
         with self._filled:
             self._closed = True
             left, self._queue = self._queue, []

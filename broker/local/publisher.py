@@ -29,15 +29,21 @@ class LocalPublisher:
         writer: str,
         file_max_bytes: int = 256 * MIB,
         queue_max_bytes: int = 64 * MIB,
+        senders_write: bool = False,
         disk: Disk | None = None,
     ) -> None:
-        """Creates nothing yet. `queue_max_bytes` is a bound for each lane."""
+        """Creates nothing yet. `queue_max_bytes` is a bound for each lane.
+
+        With `senders_write`, `publish` writes and syncs a message itself if nobody else is writing, and gives a future
+        that is done: for callers who wait for each message anyway, and who bound how long the disk may take.
+        """
         if not is_name(writer):
             raise Misconfigured(f"the log's writer cannot be called {writer!r}: use letters, digits, _ and -")
         self._log_dir = log_dir
         self._writer = writer
         self._file_max_bytes = file_max_bytes
         self._queue_max_bytes = queue_max_bytes
+        self._senders_write = senders_write
         self._disk = disk or SystemDisk()
         self._lanes: dict[Lane, LaneWriter] = {}
         self._lock = threading.Lock()
@@ -76,5 +82,6 @@ class LocalPublisher:
                     disk=self._disk,
                     file_max_bytes=self._file_max_bytes,
                     queue_max_bytes=self._queue_max_bytes,
+                    senders_write=self._senders_write,
                 )
             return self._lanes[lane]

@@ -56,6 +56,7 @@ from schemas.reasons import RejectReason
 REQUEST_SIZE_MAX: Final = 256 * 1024
 #: Some senders count the headers of a PDU out of the maximum they were told.
 PDU_SLACK_BYTES: Final = 12
+_OVERDUE: Final = Rejected(RejectReason.LOG_UNAVAILABLE, "the log did not take it in time")
 #: How long a peer may take to read our A-ABORT while this process stops.
 _DRAIN_LINGER_S: Final = 0.2
 
@@ -89,6 +90,14 @@ class _Incoming:
     skipped_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """An instance that the log was given, and until when the sender is to have an answer."""
+
+    incoming: _Incoming
+    due_s: float
+
+
 class Association:
     """A connection and the association on it. `run` is called once, on a thread of its own; the rest from anywhere."""
 
@@ -116,6 +125,7 @@ class Association:
         self._command = bytearray()
         self._command_context = 0
         self._incoming: _Incoming | None = None
+        self._awaited: _Awaited | None = None
         self._state = threading.Lock()
         #: Whether `drain` may wake us: no instance is being received.
         self._between_messages = True
@@ -130,6 +140,18 @@ class Association:
             self._draining.set()
             if self._between_messages:
                 self._wire.stop_reading()
+
+    def answer_overdue(self) -> None:
+        """Refuse an instance that the log has not taken in time, should this association's thread hang in the disk."""
+        awaited = self._awaited
+        if awaited is None or self._clock.monotonic_s() < awaited.due_s:
+            return
+        with self._state:  # held until it is said: our thread waits here before its next message
+            if self._claims_answer(awaited):
+                try:
+                    self._refuse(awaited.incoming, _OVERDUE, wait=False)
+                except PeerLost:
+                    self._wire.cut()
 
     def evict(self) -> None:
         """End at once, without a word."""
@@ -400,28 +422,43 @@ class Association:
 
     def _store(self, incoming: _Incoming, arrival: Arrival) -> None:
         complete_s = self._clock.monotonic_s()
+        awaited = self._awaited = _Awaited(incoming, complete_s + self._settings.ack_timeout_s)
+        refused: Rejected | None = None
         try:
             published = arrival.publish()
             self._intake.acknowledged(published, arrival)
         except Rejected as rejected:
+            refused = rejected
             if rejected.reason is RejectReason.LOG_UNAVAILABLE:
                 # The log may still be reading the buffer: it is the log's from now on.
                 self._buffer = None
-            self._refuse(incoming, rejected)
+        with self._state:
+            if not self._claims_answer(awaited):
+                return
+        if refused is not None:
+            self._refuse(incoming, refused)
             return
         self._respond(incoming, SUCCESS)
         ACKNOWLEDGE_SECONDS.observe(self._clock.monotonic_s() - complete_s)
         self._instances_stored += 1
         reach("edge.acknowledged")
 
-    def _refuse(self, incoming: _Incoming, rejected: Rejected) -> None:
+    def _claims_answer(self, awaited: _Awaited) -> bool:
+        """Whether nobody has answered yet; the caller, who holds `_state`, does."""
+        claims = self._awaited is awaited
+        if claims:
+            self._awaited = None
+        return claims
+
+    def _refuse(self, incoming: _Incoming, rejected: Rejected, *, wait: bool = True) -> None:
         count_rejection(rejected)
         self._log.warning("instance_rejected", reason=rejected.reason.value, detail=rejected.detail)
-        self._respond(incoming, rejected.reason.dimse_status, rejected.detail)
+        self._respond(incoming, rejected.reason.dimse_status, rejected.detail, wait=wait)
 
-    def _respond(self, incoming: _Incoming, status: int, comment: str = "") -> None:
+    def _respond(self, incoming: _Incoming, status: int, comment: str = "", *, wait: bool = True) -> None:
         response = encode_response(incoming.command, status, comment)
-        self._wire.send(encode_response_pdus(incoming.context.context_id, response, self._peer_pdu_max_bytes))
+        pdus = encode_response_pdus(incoming.context.context_id, response, self._peer_pdu_max_bytes)
+        self._wire.send(pdus, wait=wait)
 
 
 def _pdu_header(header: memoryview) -> tuple[int, int]:

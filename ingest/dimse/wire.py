@@ -95,14 +95,14 @@ class Wire:
             self._start += taken
             size_bytes -= taken
 
-    def send(self, data: bytes) -> None:
-        """Send all of `data`.
+    def send(self, data: bytes, *, wait: bool = True) -> None:
+        """Send all of `data`; unless `wait`, only if there is room for it now.
 
         Raises:
             PeerLost: the peer closed, or does not read.
         """
         try:
-            self._socket.sendall(data)
+            self._socket.sendall(data, 0 if wait else socket.MSG_DONTWAIT)
         except OSError as error:
             raise PeerLost(type(error).__name__) from error
 

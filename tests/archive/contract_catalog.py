@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from archive.catalog import Between, Catalog, CatalogReader, Found, KnownVersion, New, Query, Scope
+from archive.catalog import Between, Catalog, CatalogReader, Found, KnownVersion, New, Query, Scope, Wildcard
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
 from schemas.identifiers import SegmentKey
 from schemas.record import InstanceRecord, PatientAttributes, PlacedRecord, SeriesAttributes, StudyAttributes
@@ -21,6 +21,7 @@ from tests.archive.samples import (
     SCOPE,
     TENANT,
     always_equal,
+    attributes,
     conflict_with,
     never_equal,
     not_noted,
@@ -110,6 +111,19 @@ class CatalogContract:
         like_b = record("1.1", "b").wire_sha256
         assert commit(catalog, record("1.1", "c"), equal=lambda _, version: version.wire_sha256 == like_b) == [SAME]
 
+    def test_of_many_versions_the_current_and_the_newest_are_compared(self, catalog: Catalog) -> None:
+        """A device that gives everything one UID does not cost the square of what it sends."""
+        asked: list[str] = []
+
+        def asks(_: PlacedRecord, version: KnownVersion) -> bool:
+            asked.append(version.wire_sha256)
+            return False
+
+        commit(catalog, *(record("1.1", f"content {number}") for number in range(20)), equal=asks)
+        asked.clear()
+        commit(catalog, record("1.1", "another"), equal=asks)
+        assert asked == [record("1.1", f"content {number}").wire_sha256 for number in (0, 19, 18, 17)]
+
     def test_a_conflict_is_noted_before_the_commit_and_its_failure_undoes_everything(
         self, catalog: Catalog, reader: CatalogReader
     ) -> None:
@@ -136,6 +150,27 @@ class CatalogContract:
             catalog.commit_batch([one], equal=never_equal, on_conflict=not_noted, segments=[segment])
             assert catalog.has_committed(segment)
         assert catalog.has_committed(one.location.segment)
+
+    def test_a_batch_of_which_nothing_is_left_is_known_too(self, catalog: Catalog) -> None:
+        key = SegmentKey(f"{TENANT}/2026/03/01/batch.tar")
+        assert catalog.commit_batch([], equal=never_equal, on_conflict=not_noted, segments=[key]) == []
+        assert catalog.has_committed(key)
+
+    def test_a_version_whose_segment_was_lost_is_relocated_once(self, catalog: Catalog, reader: CatalogReader) -> None:
+        first, other = record("1.1", "a"), record("1.1", "b")
+        commit(catalog, first, other)
+        before = dict(reader.counters(TENANT))
+        old = placed(other)
+        there = replace(old.location, segment=old.location.segment.replace(".tar", "0.tar"), offset=0, size_bytes=7)
+        again = replace(old, location=there)
+        assert catalog.relocate(again, lost=old.location)
+        assert not catalog.relocate(replace(old, location=replace(there, offset=1)), lost=old.location)
+        assert not catalog.relocate(placed(record("1.9")), lost=old.location)
+        locations = [version.location for version, _ in reader.versions(SCOPE, "1.1")]
+        assert locations == [placed(first).location, there]
+        assert catalog.has_committed(there.segment)
+        assert reader.counters(TENANT) == {**before, "bytes": before["bytes"] + 7 - old.location.size_bytes}
+        assert current(reader, "1.2", "1.1") == [first.wire_sha256]
 
     def test_known_is_what_is_committed(self, catalog: Catalog) -> None:
         commit(catalog, record("1.1", "a"))
@@ -265,9 +300,67 @@ class CatalogContract:
             "instances": 3,
             "versions": 5,
             "conflicts": 1,
+            "mixed": 0,
             "quarantined": 0,
+            "decisions": 0,
             "bytes": 5 * 512,
         }
+
+    def test_quarantine_entries_are_found_by_id_and_by_what_their_sender_named(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        named = [
+            replace(quarantined(f"q{number}"), attributes=attributes(f"q{number}", study_uid=f"1.{number}"))
+            for number in (1, 11)
+        ]
+        catalog.commit_batch([placed(one) for one in named], equal=never_equal, on_conflict=not_noted)
+        assert [one["id"] for one in reader.quarantined(SCOPE, entry_id="q1")] == ["q1"]
+        assert [one["id"] for one in reader.quarantined(SCOPE, about="1.1")] == ["q1"]
+        assert [one["id"] for one in reader.quarantined(SCOPE, about="q11")] == ["q11"]
+        assert reader.quarantined(SCOPE, about="%") == reader.quarantined(SCOPE, entry_id="q") == []
+
+    def test_what_the_first_instance_left_empty_is_filled_by_later_ones(
+        self, catalog: Catalog, reader: CatalogReader
+    ) -> None:
+        bare = PatientAttributes(), StudyAttributes(study_instance_uid="1.2", study_date="20260301")
+        full = StudyAttributes(study_instance_uid="1.2", study_date="19990101", accession_number="A1")
+        commit(catalog, record("1.1", patient=bare[0], study=bare[1]))
+        commit(catalog, record("1.2", patient=PatientAttributes(patient_id="P1", name="DOE^JANE"), study=full))
+        commit(catalog, record("1.3", patient=PatientAttributes(patient_id="P1", name="ROE^OTHER", sex="F")))
+        (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9, text="doe a1"))
+        said = {name: found.values[name] for name in ("PatientName", "PatientID", "PatientSex", "AccessionNumber")}
+        assert said == {"PatientName": "DOE^JANE", "PatientID": "P1", "PatientSex": "F", "AccessionNumber": "A1"}
+        assert found.values["StudyDate"] == "20260301"
+        assert not found.is_mixed
+        by_name = {"PatientName": Wildcard(pattern="doe*")}
+        assert reader.count(SCOPE, Query(level="study", matches=by_name, limit=9)) == 1
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_a_study_of_two_patients_is_marked(self, catalog: Catalog, reader: CatalogReader, together: bool) -> None:
+        people = [("P1", "DOE^JANE"), ("", ""), ("P2", "ROE^RICHARD"), ("P1", "DOE^JANE"), ("P3", "POE^ED")]
+        records = [
+            record(f"1.{number}", patient=PatientAttributes(patient_id=one, name=name))
+            for number, (one, name) in enumerate(people)
+        ]
+        for batch in [records] if together else [[one] for one in records]:
+            commit(catalog, *batch)
+        commit(catalog, record("5.1", study="5"), record("5.2", study="5", patient=PatientAttributes()))
+        marks = {
+            found.values["StudyInstanceUID"]: found.is_mixed
+            for found in reader.search(SCOPE, Query(level="study", matches={}, limit=9))
+        }
+        assert marks == {"1.2": True, "5": False}
+        assert reader.counters(TENANT)["mixed"] == 1
+        assert {row["patient_ids_differ"] for row in reader.trace(SCOPE, "1.2")} >= {True}
+        for word in ("doe", "richard", "p2", "poe"):
+            (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9, text=word))[-1:]
+            assert (found.values["StudyInstanceUID"], found.values["PatientName"]) == ("1.2", "DOE^JANE")
+
+    def test_a_patient_id_too_long_for_an_index_is_no_mark(self, catalog: Catalog, reader: CatalogReader) -> None:
+        commit(catalog, record("1.1", patient=PatientAttributes(patient_id=random_text(4096))))
+        commit(catalog, record("1.2", patient=PatientAttributes(patient_id="P2")))
+        (found,) = reader.search(SCOPE, Query(level="study", matches={}, limit=9))
+        assert not found.is_mixed
 
     def test_trace_tells_every_version_and_no_patient(self, catalog: Catalog, reader: CatalogReader) -> None:
         commit(catalog, record("1.1", "a"), record("1.1", "b"), record("1.2"))

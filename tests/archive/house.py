@@ -97,7 +97,9 @@ def snapshot(reader: CatalogReader, tenant: str = TENANT) -> dict[str, Any]:
     uids = sorted({one.values["SOPInstanceUID"] for one in instances})
     entries = reader.quarantined(scope, include_closed=True)
     return {
-        "studies": [(dict(one.values), one.conflict_count, one.held_count, one.received_at) for one in studies],
+        "studies": [
+            (dict(one.values), one.conflict_count, one.held_count, one.received_at, one.is_mixed) for one in studies
+        ],
         "series": [(dict(one.values), one.conflict_count) for one in series],
         "instances": [(dict(one.values), one.conflict_count) for one in instances],
         "current": [

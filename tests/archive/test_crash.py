@@ -54,7 +54,8 @@ def test_killed_at_a_fault_point(tmp_path: Path, point: str, time: int) -> None:
     story(house)
     live = snapshot(house.reader)
     assert live["counters"] | {"bytes": 0} == {
-        "studies": 1, "series": 1, "instances": 2, "versions": 3, "conflicts": 1, "quarantined": 1, "bytes": 0,
+        "studies": 1, "series": 1, "instances": 2, "versions": 3, "conflicts": 1, "quarantined": 1,
+        "decisions": 1, "mixed": 0, "bytes": 0,
     }  # fmt: skip
     current = {known.wire_sha256: known.current for known, _ in house.reader.versions(SCOPE, UID)}
     assert current == {FIRST.record.wire_sha256: False, OTHER.record.wire_sha256: True}

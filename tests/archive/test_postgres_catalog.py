@@ -173,7 +173,8 @@ def test_a_batch_takes_as_many_round_trips_as_one_instance(catalog: SqlCatalog) 
 
     commit(catalog, record("0.1", study="0"), record("0.2", study="0"))
     people = [PatientAttributes(patient_id=f"P{n}") for n in range(100)]
-    few = trips(record("1.1", study="1", patient=people[99]), record("0.1", "b", study="0"))
+    pair = [record(f"1.{n}", study="1", patient=people[n]) for n in (98, 99)]
+    few = trips(*pair, record("0.1", "b", study="0"))
     many = [record(f"2.{n}", study=f"2.{n % 20}", patient=people[n]) for n in range(99)]
     assert trips(*many, record("0.2", "b", study="0")) == few
     assert len(few) < 40

@@ -33,6 +33,10 @@ def reader(catalog_url: str) -> Iterator[SqlCatalogReader]:
         yield opened
 
 
+#: How many sessions of this database wait for another one.
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
 def query(url: str, statement: str) -> list[Any]:
     """Rows of a statement, asked beside everybody."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -72,18 +76,24 @@ def check_counts(url: str, reader: SqlCatalogReader) -> Counter[str]:
     return Counter(dict(query(url, "SELECT sop_instance_uid, version_count FROM instance")))
 
 
-def test_four_processes_commit_overlapping_batches_of_one_study(catalog_url: str, reader: SqlCatalogReader) -> None:
+@pytest.mark.parametrize(("studies", "people"), [(1, 60), (40, 60), (400, 0)])
+def test_four_processes_commit_overlapping_batches(
+    catalog_url: str, reader: SqlCatalogReader, studies: int, people: int
+) -> None:
     """Same UIDs, some of other content, the same people, other orders: no deadlock, exact rows, exact counts."""
-    jobs = [Job(url=catalog_url, seed=seed, batches=25, instances=300, contents="aaabc") for seed in range(4)]
+    jobs = [
+        Job(url=catalog_url, seed=seed, batches=24, instances=800, studies=studies, people=people, contents="aaabc")
+        for seed in range(4)
+    ]
     writers = [start(job) for job in jobs]
     begin(*writers)
     told = [result(writer) for writer in writers]
     assert sum((Counter(one["retries"]) for one in told), Counter()) == {}
     verdicts: Counter[str] = sum((Counter(one["verdicts"]) for one in told), Counter())
     versions = check_counts(catalog_url, reader)
-    assert verdicts["New"] == len(versions) <= 300
+    assert verdicts["New"] == len(versions) <= 800
     assert verdicts["New"] + verdicts["Conflict"] == versions.total()
-    assert verdicts["Same"] == 4 * 25 * 40 - versions.total()
+    assert verdicts["Same"] == 4 * 24 * 40 - versions.total()
     noted = [digest for one in told for digest in one["noted"]]
     assert len(noted) == verdicts["Conflict"], "each conflict was in the journal once, of whoever kept it"
 
@@ -122,8 +132,7 @@ def test_a_worker_frozen_for_a_moment_goes_on(catalog_url: str, reader: SqlCatal
     begin(frozen)
     until(lambda: _state(frozen) == "T", what="the writer stopped itself")
     begin(other)
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    until(lambda: query(catalog_url, waiting), what="the other one waits")
+    until(lambda: query(catalog_url, WAITING) == [(1,)], what="the other one waits")
     frozen.send_signal(signal.SIGCONT)
     assert (result(frozen)["verdicts"], result(other)["verdicts"]) == ({"New": 2, "Conflict": 1}, {"Same": 3})
     assert check_counts(catalog_url, reader) == {"1.1": 2, "1.2": 1}
@@ -138,12 +147,24 @@ def test_two_further_versions_at_once_are_both_kept(catalog_url: str, reader: Sq
     until(lambda: _state(frozen) == "T", what="the writer stopped itself")
     others = [start(Job(url=catalog_url, exactly=[(1, content)])) for content in "dcd"]
     begin(*others)
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    until(lambda: query(catalog_url, waiting) == [(3,)], what="the others wait")
+    until(lambda: query(catalog_url, WAITING) == [(3,)], what="the others wait")
     frozen.send_signal(signal.SIGCONT)
     told: Counter[str] = sum((Counter(result(one)["verdicts"]) for one in [frozen, *others]), Counter())
     assert told == {"Conflict": 2, "Same": 2}
     assert check_counts(catalog_url, reader) == {"1.1": 3}
+
+
+def test_a_person_whom_two_workers_meet_for_the_first_time_is_one(catalog_url: str, reader: SqlCatalogReader) -> None:
+    frozen = start(Job(url=catalog_url, exactly=[(1, "a"), (1, "b")], freeze_at_conflict=True))
+    begin(frozen)
+    until(lambda: _state(frozen) == "T", what="the writer stopped itself")
+    other = start(Job(url=catalog_url, exactly=[(8, "a")]))
+    begin(other)
+    until(lambda: query(catalog_url, WAITING) == [(1,)], what="the other one waits")
+    frozen.send_signal(signal.SIGCONT)
+    assert (result(frozen)["verdicts"], result(other)["verdicts"]) == ({"New": 1, "Conflict": 1}, {"New": 1})
+    check_counts(catalog_url, reader)
+    assert query(catalog_url, "SELECT count(DISTINCT patient_row) FROM study WHERE instance_count > 0") == [(1,)]
 
 
 def test_a_decision_redelivered_to_two_workers_is_executed_once(catalog_url: str, reader: SqlCatalogReader) -> None:
@@ -157,8 +178,11 @@ def test_a_decision_redelivered_to_two_workers_is_executed_once(catalog_url: str
             done.append(catalog.apply(chosen, decision_id="d1", decided_at="now", decided_by="ops"))
 
         threads = [threading.Thread(target=apply, args=(catalog,)) for catalog in (one, two)]
-        for thread in threads:
-            thread.start()
+        with psycopg.connect(catalog_url) as third:
+            third.execute("SELECT pg_advisory_xact_lock(hashtextextended('decision d1', 0))")
+            for thread in threads:
+                thread.start()
+            until(lambda: query(catalog_url, WAITING) == [(2,)], what="both wait for a third one that has it")
         for thread in threads:
             thread.join(20)
     assert done == [True, True]

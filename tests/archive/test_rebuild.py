@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from pydicom.uid import ImplicitVRLittleEndian
 from archive.compare import versions_equal
 from archive.findings import FindingKind
 from archive.journal import conflict_writer
+from archive.layout import path_of
 from archive.rebuild import rebuild
 from archive.segment_store import AdoptedMember, PreparedMember
+from ingest.large import LargeInstance, LocalClaimCheck
 from runtime.errors import Fatal
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion
+from schemas.record import InstanceRecord, MemberLocation
+from segments.disk import SystemDisk
 from tests.archive.house import House, snapshot
 from tests.archive.samples import SCOPE, TENANT, member, names, unfileable
 from tests.datasets import mr_dataset
@@ -290,3 +295,55 @@ def test_noted_conflicts_are_not_judged_again(house: House, opinion: bool) -> No
     house.catalog.close()
     rebuild(house.store, house.catalog_path, equal=lambda one, other: opinion, clock=house.clock)
     assert snapshot(house.reader) == live
+
+
+def test_a_batch_of_which_nothing_is_left_is_not_unfinished_after_a_rebuild(house: House) -> None:
+    """A large duplicate is removed once it is known to be one; the batch that named it holds nothing else."""
+    house.take(instance(1, "first"))
+    (claim,) = house.put([odd(2)])
+    house.take(AdoptedMember(record=instance(1, "first").record, location=claim.location))
+    house.store.delete(claim.location.segment)
+    house.decide(DiscardQuarantined(tenant=TENANT, quarantine_id="q2"), "decision-1")
+    house.rebuild()
+    assert house.start() == 0
+
+
+def test_a_damaged_index_loses_none_of_the_claim_checks_that_it_adopted(house: House) -> None:
+    claims = [claim_check(house, number) for number in NUMBERS]
+    house.take(*claims[:1])
+    house.take(*claims[1:], instance(9, "first"))
+    house.take(instance(8, "first"))
+    live = snapshot(house.reader)
+    path = path_of(
+        house.folder / "archive", [key for key in house.store.keys(f"{TENANT}/") if house.store.index(key)][1]
+    )
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b'"kind"')] ^= 1
+    path.write_bytes(damaged)
+    report = house.rebuild()
+    assert [one.kind for one in report.findings] == [FindingKind.INDEX_REPLACED]
+    again = snapshot(house.reader)
+    for of_whom in (live, again):
+        del of_whom["current"]  # why a claim check was kept as it came, only the index knew
+    assert again == live
+
+
+def claim_check(house: House, number: int) -> AdoptedMember:
+    """An instance that the edge wrote as a segment of its own, as the worker adopts it."""
+    prepared = member(mr_dataset(number, rows=16, columns=16), keep=True, message_id=f"claim {number}")
+    assert isinstance(prepared.record, InstanceRecord)
+    large = LargeInstance(LocalClaimCheck(SystemDisk(), house.folder / "archive", TENANT, house.clock))
+    for part in prepared.parts:
+        large.write(part)
+    named = large.finish(prepared.record.attributes)
+    location = MemberLocation(segment=named.data_ref, offset=named.data_offset, size_bytes=named.size_bytes)
+    return AdoptedMember(record=replace(prepared.record, attributes=named), location=location)
+
+
+def test_what_later_instances_add_to_a_study_is_rebuilt(house: House) -> None:
+    house.take(member(mr_dataset(1, PatientID="", PatientName="", AccessionNumber="")))
+    house.take(member(mr_dataset(2)), member(mr_dataset(3, PatientID="OTHER", PatientName="OTHER^ONE")))
+    before = snapshot(house.reader)
+    assert before["counters"]["mixed"] == 1
+    house.rebuild()
+    assert snapshot(house.reader) == before

@@ -25,7 +25,7 @@ from archive.sql_catalog import open_catalog, open_postgres_catalog
 from archive.sql_reader import open_postgres_reader, open_reader
 from runtime.errors import Misconfigured
 from tests.archive.contract_catalog import commit
-from tests.archive.samples import NEW, SAME, TENANT, StepClock, record
+from tests.archive.samples import NEW, SAME, SCOPE, TENANT, StepClock, record
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -159,6 +159,19 @@ def test_what_this_program_works_with(catalog_url: str, revision: int, writer_sa
     if not writer_says:
         with closing(open_postgres_catalog(catalog_url)) as catalog:
             assert commit(catalog, record("1.1"), record("1.1")) == [NEW, SAME]
+
+
+def test_workers_and_readers_that_run_do_not_notice_the_next_revision(catalog_url: str) -> None:
+    """Their statements are prepared; a column that comes meanwhile is in none of them."""
+    with closing(open_postgres_catalog(catalog_url)) as catalog, closing(open_postgres_reader(catalog_url)) as reader:
+        for number in range(8):
+            commit(catalog, record(f"1.{number}"), record("1.0", f"{number}"))
+            assert len(list(reader.instances(SCOPE, "1.2"))) == number + 1
+        with psycopg.connect(catalog_url) as connection:
+            for table in ("study", "series", "instance", "version", "sop", "segment", "counter", "tenant"):
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN of_tomorrow TEXT NOT NULL DEFAULT ''".encode())
+        assert commit(catalog, record("1.0"), record("1.8")) == [SAME, NEW]
+        assert len(list(reader.instances(SCOPE, "1.2"))) == 9
 
 
 def test_a_server_without_trigrams_is_migrated_too(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from archive.layout import instance_key
 from archive.s3_access import S3Access
 from archive.s3_claim_check import PART_BYTES, S3ClaimCheck, S3Uploads
-from archive.s3_multipart import PARTS_MAX
+from archive.s3_multipart import PARTS_MAX, MultipartUpload
 from archive.s3_requests import signed_headers
 from archive.s3_store import S3SegmentStore
 from archive.segment_store import KeyTaken
@@ -308,10 +308,42 @@ def test_a_file_whose_upload_fails_is_put_again(
         proxy.answer(status)
         with pytest.raises(OutOfSpace if status == 507 else Retryable):
             uploads.put_file(KEY, spooled)
+    proxy.flip_request_bit_after(PART_BYTES // 2)
+    with pytest.raises(Retryable, match="BadDigest"):
+        uploads.put_file(KEY, spooled)
     assert list(store.keys()) == []
+    assert incomplete_uploads(seaweed) == before
     uploads.put_file(KEY, spooled)
     assert content(store) == spooled.read_bytes()
-    assert incomplete_uploads(seaweed) == before
+
+
+def test_a_file_whose_completion_is_in_doubt_is_compared(
+    uploads: S3Uploads,
+    store: S3SegmentStore,
+    proxy: Proxy,
+    spooled: Path,
+    seaweed: SeaweedS3,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = incomplete_uploads(seaweed)
+    complete = MultipartUpload.complete
+
+    def unknown_upload(self: MultipartUpload) -> None:
+        proxy.answer(404, b"<Error><Code>NoSuchUpload</Code></Error>")
+        complete(self)
+
+    def lose_the_answer(self: MultipartUpload) -> None:
+        proxy.drop_answer_after(0)
+        complete(self)
+
+    monkeypatch.setattr(MultipartUpload, "complete", unknown_upload)
+    with pytest.raises(Retryable, match="is gone"):
+        uploads.put_file(KEY, spooled)
+    assert (list(store.keys()), incomplete_uploads(seaweed)) == ([], before + 1)  # nobody aborts what may be completed
+    monkeypatch.setattr(MultipartUpload, "complete", lose_the_answer)
+    uploads.put_file(KEY, spooled)
+    assert proxy.settled.is_set()
+    assert content(store) == spooled.read_bytes()
 
 
 def test_there_is_no_such_file_or_key(uploads: S3Uploads, tmp_path: Path, spooled: Path) -> None:

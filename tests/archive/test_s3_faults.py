@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import obstore
 import pytest
 
 from archive.s3_access import S3Access
+from archive.s3_objects import S3Objects
 from archive.s3_store import S3SegmentStore
 from region.seaweedfs import SeaweedS3
 from runtime.errors import OutOfSpace, Retryable
@@ -81,6 +83,25 @@ def test_a_verification_that_is_lost_makes_no_second_segment(store: S3SegmentSto
     (there,) = batches(store)
     assert store.put(TENANT, batch).key == there
     assert batches(store) == [there]
+
+
+def test_a_put_that_is_answered_and_not_kept_is_no_success(store: S3SegmentStore, proxy: Proxy) -> None:
+    batch = [unfileable("q1", CONTENT)]
+    proxy.answer(200, headers='ETag: "0123"\r\n')
+    with pytest.raises(Retryable, match="has not what was put"):
+        store.put(TENANT, batch)
+    assert batches(store) == []
+    put_again(store, list(batch))
+
+
+def test_a_put_is_verified_by_length_and_e_tag(store: S3SegmentStore, access: S3Access) -> None:
+    objects, key = S3Objects(access), store.put(TENANT, [unfileable("q1", CONTENT)]).key
+    size_bytes = store.size_bytes(key)
+    e_tag = obstore.head(access.reading(), f"segments/{key}")["e_tag"]
+    objects.require_whole(key, size_bytes, e_tag)
+    for size, tag in ((size_bytes + 1, e_tag), (size_bytes, '"0123"')):
+        with pytest.raises(Retryable, match="has not what was put"):
+            objects.require_whole(key, size, tag)
 
 
 def test_a_put_that_changes_on_the_way_is_refused(store: S3SegmentStore, proxy: Proxy) -> None:

@@ -10,9 +10,15 @@ import pytest
 
 from archive.findings import FindingKind
 from archive.original import OriginalDamaged, original, original_file
+from archive.sql_catalog import open_catalog
+from archive.sql_reader import open_reader
 from archive.verify import Verification, verify
+from ingest.large import local_claim_checks
 from instances.part10 import split
+from runtime.clock import SystemClock
+from runtime.errors import Misconfigured
 from schemas.record import InstanceRecord, MemberLocation
+from segments.disk import SystemDisk
 from tests.archive.house import House
 from tests.archive.samples import SCOPE, member, unfileable
 from tests.datasets import PLANTED, dataset_bytes, mr_dataset
@@ -95,6 +101,32 @@ def test_a_segment_that_nothing_refers_to_is_no_error(house: House) -> None:
     house.put([member(mr_dataset(5))])
     done = verify(house.reader, house.store)
     assert (kinds(done), done.is_clean) == ([FindingKind.SEGMENT_UNREFERRED], True)
+
+
+def test_damage_in_a_segment_that_nothing_refers_to_is_found(house: House) -> None:
+    (placed,) = house.put([member(mr_dataset(5))])
+    _flip(house, placed.location, placed.location.size_bytes - 1)
+    done = verify(house.reader, house.store)
+    assert kinds(done) == [FindingKind.SEGMENT_UNREFERRED, FindingKind.ORIGINAL_DIFFERS]
+    assert not done.is_clean
+
+
+def test_damage_in_a_claim_check_that_waits_is_found(house: House) -> None:
+    claim = local_claim_checks(SystemDisk(), house.folder / "archive", SystemClock())("default")
+    claim.write(b"x" * 4096)
+    streamed = claim.finish("default/claim", {"ce_id": "c"})
+    done = verify(house.reader, house.store)
+    assert (kinds(done), done.is_clean) == ([FindingKind.SEGMENT_UNREFERRED], True)
+    _flip(house, MemberLocation(segment=claim.key, offset=streamed.offset, size_bytes=streamed.size_bytes), 9)
+    done = verify(house.reader, house.store)
+    assert kinds(done) == [FindingKind.SEGMENT_UNREFERRED, FindingKind.MEMBER_DAMAGED]
+
+
+def test_a_catalog_that_knows_nothing_of_the_archive_is_no_sound_one(house: House, tmp_path: Path) -> None:
+    empty = open_catalog(tmp_path / "other" / "catalog.sqlite")
+    empty.close()
+    with pytest.raises(Misconfigured, match="run sansfilm archive rebuild"):
+        verify(open_reader(tmp_path / "other" / "catalog.sqlite"), house.store)
 
 
 def test_a_damaged_journal_entry(house: House) -> None:

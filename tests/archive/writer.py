@@ -37,6 +37,8 @@ class Job:
     size: int = 40
     instances: int = 120
     studies: int = 3
+    #: 0: nobody has a Patient ID.
+    people: int = 7
     contents: str = "aaab"
     #: Commit exactly these (UID number, content) instead, as one batch.
     exactly: list[tuple[int, str]] = field(default_factory=list)
@@ -48,7 +50,7 @@ class Job:
 def of_universe(job: Job, number: int, content: str) -> InstanceRecord:
     """The record of an instance: its study, series and patient follow from its number."""
     study = f"2.{number % job.studies}"
-    patient = PatientAttributes(patient_id=f"P{number % 7}", name="DOE^JANE")
+    patient = PatientAttributes(patient_id=f"P{number % job.people}" if job.people else "", name="DOE^JANE")
     # A few have another content in another study, whose rows must be made as well.
     if content == "b" and number % 5 == 0:
         study = f"3.{number % job.studies}"

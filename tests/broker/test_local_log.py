@@ -22,13 +22,15 @@ from segments.recover import recover
 from tests.broker.contract import TIMEOUT_S, Log, LogContract, nothing_left, numbers, publish, take_all
 from tests.broker.messages import instance
 from tests.disks import FailingDisk
+from tests.waiting import until
 
 
 class LocalLog:
     """A log in a folder; each publisher is another start of a process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, senders_write: bool = False) -> None:
         self.folder = folder
+        self._senders_write = senders_write
         self._opened: list[LocalPublisher | LocalConsumer] = []
 
     def publisher(
@@ -36,7 +38,12 @@ class LocalLog:
     ) -> LocalPublisher:
         writer = f"edge-0-{len(self._opened):04d}"
         publisher = LocalPublisher(
-            self.folder, writer=writer, disk=disk, file_max_bytes=file_max_bytes, queue_max_bytes=queue_max_bytes
+            self.folder,
+            writer=writer,
+            senders_write=self._senders_write,
+            disk=disk,
+            file_max_bytes=file_max_bytes,
+            queue_max_bytes=queue_max_bytes,
         )
         self._opened.append(publisher)
         return publisher
@@ -61,12 +68,20 @@ def log(tmp_path: Path) -> Iterator[LocalLog]:
     log.close()
 
 
-class TestLocalLog(LogContract):
-    """The contract on local files."""
+@pytest.fixture(params=[False, True], ids=["thread writes", "senders write"])
+def either_log(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalLog]:
+    """For what is promised whoever writes."""
+    log = LocalLog(tmp_path / "log", senders_write=request.param)
+    yield log
+    log.close()
 
-    @pytest.fixture
-    def log(self, tmp_path: Path) -> Iterator[Log]:
-        log = LocalLog(tmp_path / "log")
+
+class TestLocalLog(LogContract):
+    """The contract on local files, whoever writes."""
+
+    @pytest.fixture(params=[False, True], ids=["thread writes", "senders write"])
+    def log(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Log]:
+        log = LocalLog(tmp_path / "log", senders_write=request.param)
         yield log
         log.close()
 
@@ -134,6 +149,14 @@ def test_what_is_written_but_not_durable_is_not_taken(log: LocalLog) -> None:
     assert numbers(take_all(consumer, 1)) == [1]
 
 
+def test_appends_never_touch_a_sector_of_what_was_acknowledged(log: LocalLog) -> None:
+    """A disk that loses power while it writes a sector may lose all of it; sectors and file blocks have 4096 bytes."""
+    publisher = log.publisher()
+    for number in range(8):
+        position = publisher.publish(instance(number, size_bytes=number * 700)).result(TIMEOUT_S)
+        assert (position.offset % 4096, position.next_offset % 4096) == (0, 0)
+
+
 def test_what_waits_during_a_sync_is_one_group(log: LocalLog) -> None:
     held, release = threading.Event(), threading.Event()
     syncs = []
@@ -153,6 +176,68 @@ def test_what_waits_during_a_sync_is_one_group(log: LocalLog) -> None:
 
     assert len({future.result(TIMEOUT_S).stream for future in futures}) == 1
     assert len(syncs) == 2
+
+
+def test_a_sender_that_finds_nobody_writing_writes_itself(tmp_path: Path) -> None:
+    """And what comes meanwhile waits for the log's thread, which writes it as one group."""
+    held, release = threading.Event(), threading.Event()
+    syncing: list[str] = []
+
+    def hold() -> None:
+        syncing.append(threading.current_thread().name)
+        held.set()
+        assert release.wait(TIMEOUT_S)
+
+    disk = FailingDisk()
+    disk.before_sync = hold
+    log = LocalLog(tmp_path / "log", senders_write=True)
+    publisher = log.publisher(disk=disk)
+    sender = threading.Thread(target=lambda: publisher.publish(instance(0)), name="sender")
+    sender.start()
+    assert held.wait(TIMEOUT_S)
+    futures = [publisher.publish(instance(n)) for n in range(1, 50)]
+    release.set()
+
+    for future in futures:
+        future.result(TIMEOUT_S)
+    until(lambda: not publisher._lanes[Lane.ROUTINE]._writing)
+    assert publisher.publish(instance(50)).done()
+    sender.join(TIMEOUT_S)
+    assert syncing == ["sender", "log-routine", threading.current_thread().name]
+    assert numbers(take_all(log.consumer(), 51)) == list(range(51))
+    log.close()
+
+
+def test_closing_waits_for_the_sender_that_writes(tmp_path: Path) -> None:
+    held, release = threading.Event(), threading.Event()
+    syncing = []
+
+    def hold() -> None:
+        syncing.append(threading.current_thread().name)
+        held.set()
+        assert release.wait(TIMEOUT_S)
+
+    disk = FailingDisk()
+    disk.before_sync = hold
+    log = LocalLog(tmp_path / "log", senders_write=True)
+    publisher = log.publisher(disk=disk)
+    sender = threading.Thread(target=lambda: publisher.publish(instance(0)))
+    closer = threading.Thread(target=publisher.close)
+    sender.start()
+    assert held.wait(TIMEOUT_S)
+    waiting = publisher.publish(instance(1))
+    closer.start()
+    closer.join(0.05)
+    assert closer.is_alive()
+    assert not waiting.done()
+    assert len(syncing) == 1
+
+    release.set()
+    closer.join(TIMEOUT_S)
+    sender.join(TIMEOUT_S)
+    assert not closer.is_alive()
+    assert numbers(take_all(log.consumer(), 2)) == [0, 1]
+    log.close()
 
 
 def test_a_full_queue_holds_the_sender_back(log: LocalLog) -> None:
@@ -178,23 +263,23 @@ def test_a_full_queue_holds_the_sender_back(log: LocalLog) -> None:
     assert not blocked.is_alive()
 
 
-def test_files_roll_and_are_deleted_when_done(log: LocalLog) -> None:
-    publisher, consumer = log.publisher(file_max_bytes=5000), log.consumer()
+def test_files_roll_and_are_deleted_when_done(either_log: LocalLog) -> None:
+    publisher, consumer = either_log.publisher(file_max_bytes=5000), either_log.consumer()
     for n in range(10):
         publish(publisher, [instance(n)])
-    assert len(log.files()) > 2
-    for path in log.files()[:-1]:
+    assert len(either_log.files()) > 2
+    for path in either_log.files()[:-1]:
         assert subprocess.run(["tar", "-tf", path], capture_output=True, text=True, check=True).stderr == ""
 
     taken = take_all(consumer, 10)
     consumer.commit([one.position for one in taken[:-1]])
-    assert len(log.files()) == 1
+    assert len(either_log.files()) == 1
     consumer.commit([taken[-1].position])
     publisher.close()
     consumer.take(max_messages=1, max_bytes=1, wait_s=0.01)
 
-    assert (log.files(), log.files(".mark")) == ([], [])
-    assert log_usage(log.folder).uncommitted_bytes == 0
+    assert (either_log.files(), either_log.files(".mark")) == ([], [])
+    assert log_usage(either_log.folder).uncommitted_bytes == 0
 
 
 def test_a_file_stays_until_every_group_is_done(log: LocalLog) -> None:
@@ -278,12 +363,12 @@ def test_a_dead_writers_file_torn_at_any_byte(log: LocalLog) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_writer_that_dies_of_a_bug_tells_everyone(log: LocalLog) -> None:
+def test_a_writer_that_dies_of_a_bug_tells_everyone(either_log: LocalLog) -> None:
     def bug() -> None:
         raise RuntimeError("a bug")
 
     disk = FailingDisk()
-    publisher = log.publisher(disk=disk)
+    publisher = either_log.publisher(disk=disk)
     publish(publisher, [instance(0)])
     disk.before_sync = bug
     with pytest.raises(Retryable, match="stopped"):
@@ -291,7 +376,7 @@ def test_a_writer_that_dies_of_a_bug_tells_everyone(log: LocalLog) -> None:
     publisher.close()
     with pytest.raises(Retryable, match="closed"):
         publisher.publish(instance(2))
-    assert numbers(take_all(log.consumer(), 1))[0] == 0
+    assert numbers(take_all(either_log.consumer(), 1))[0] == 0
 
 
 def test_a_dead_writers_torn_tail_is_kept_and_the_file_done(log: LocalLog) -> None:
@@ -382,9 +467,9 @@ class TestFullDisk:
     """The disk fills while the log is written."""
 
     @pytest.mark.parametrize("space_bytes", [0, 1, 600, 1600, 2000, 2300])
-    def test_nothing_half_written_is_delivered(self, log: LocalLog, space_bytes: int) -> None:
+    def test_nothing_half_written_is_delivered(self, either_log: LocalLog, space_bytes: int) -> None:
         disk = FailingDisk()
-        publisher, consumer = log.publisher(disk=disk), log.consumer()
+        publisher, consumer = either_log.publisher(disk=disk), either_log.consumer()
         publish(publisher, map(instance, range(2)))
 
         disk.space_bytes = space_bytes
@@ -402,11 +487,11 @@ class TestFullDisk:
         assert events == []
         consumer.commit([one.position for one in taken])
         assert consumer.lag() == {Lane.ROUTINE: 0}
-        assert len(log.files()) == 1
+        assert len(either_log.files()) == 1
 
-    def test_a_failed_sync_abandons_the_file(self, log: LocalLog) -> None:
+    def test_a_failed_sync_abandons_the_file(self, either_log: LocalLog) -> None:
         disk = FailingDisk()
-        publisher, consumer = log.publisher(disk=disk), log.consumer()
+        publisher, consumer = either_log.publisher(disk=disk), either_log.consumer()
         publish(publisher, [instance(0)])
 
         disk.fails_sync = True
@@ -419,12 +504,12 @@ class TestFullDisk:
         assert numbers(taken) == [0, 2]
         assert after.stream != taken[0].position.stream
         # Not only the mark keeps consumers from it: it is gone from the file.
-        assert [len(recover(path).members) for path in log.files()] == [1, 1]
+        assert [len(recover(path).members) for path in either_log.files()] == [1, 1]
         assert nothing_left(consumer)
 
-    def test_a_mark_that_cannot_be_written_loses_nothing(self, log: LocalLog) -> None:
+    def test_a_mark_that_cannot_be_written_loses_nothing(self, either_log: LocalLog) -> None:
         disk = FailingDisk()
-        publisher, consumer = log.publisher(disk=disk), log.consumer()
+        publisher, consumer = either_log.publisher(disk=disk), either_log.consumer()
         publish(publisher, [instance(0)])
 
         disk.fails_overwrite = True
@@ -485,8 +570,8 @@ class TestFullDisk:
         assert nothing_left(log.consumer())
 
 
-def test_attributes_no_record_can_hold_fail_alone(log: LocalLog) -> None:
-    publisher, consumer = log.publisher(), log.consumer()
+def test_attributes_no_record_can_hold_fail_alone(either_log: LocalLog) -> None:
+    publisher, consumer = either_log.publisher(), either_log.consumer()
     odd = instance(1)
     odd = replace(odd, attributes=replace(odd.attributes, calling_ae="\ud800"))
     with pytest.raises(Retryable):

@@ -45,7 +45,10 @@ class LogMachine(RuleBasedStateMachine):
     def new_publisher(self) -> LocalPublisher:
         self.starts += 1
         writer = f"edge-0-{self.starts:04d}"
-        return LocalPublisher(self.log_dir, writer=writer, file_max_bytes=9000, disk=self.disk)
+        senders_write = self.starts % 2 == 0
+        return LocalPublisher(
+            self.log_dir, writer=writer, file_max_bytes=9000, senders_write=senders_write, disk=self.disk
+        )
 
     def teardown(self) -> None:
         for publisher in self.publishers:

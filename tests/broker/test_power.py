@@ -43,12 +43,14 @@ class Closed:
     """The writer ended in order: nothing of it may look torn."""
 
 
-def script(log_dir: Path, ignored: Site | None = None) -> RecordingDisk:
+def script(log_dir: Path, ignored: Site | None = None, *, senders_write: bool = False) -> RecordingDisk:
     """Two starts of a publisher, files that roll, commits, deletions."""
     disk = RecordingDisk(ignored=ignored)
     consumer: LocalConsumer | None = None
     for start in range(2):
-        publisher = LocalPublisher(log_dir, writer=f"edge-0-{start}", file_max_bytes=5000, disk=disk)
+        publisher = LocalPublisher(
+            log_dir, writer=f"edge-0-{start}", file_max_bytes=5000, senders_write=senders_write, disk=disk
+        )
         for number in range(start * 4, start * 4 + 4):
             publisher.publish(instance(number)).result(20)
             disk.note(Acknowledged(number))
@@ -124,16 +126,18 @@ SITES: list[Site] = [
 ]
 
 
-def test_a_power_cut_anywhere_takes_nothing_back(tmp_path: Path) -> None:
-    disk = script(tmp_path / "log")
+@pytest.mark.parametrize("senders_write", [False, True])
+def test_a_power_cut_anywhere_takes_nothing_back(tmp_path: Path, senders_write: bool) -> None:
+    disk = script(tmp_path / "log", senders_write=senders_write)
 
     assert list(broken_promises(disk, tmp_path / "log", tmp_path / "cut")) == []
     assert sorted(disk.sites) == sorted(SITES)
 
 
+@pytest.mark.parametrize("senders_write", [False, True])
 @pytest.mark.parametrize("site", SITES, ids=" < ".join)
-def test_without_any_one_sync_something_would_break(tmp_path: Path, site: Site) -> None:
-    disk = script(tmp_path / "log", ignored=site)
+def test_without_any_one_sync_something_would_break(tmp_path: Path, site: Site, senders_write: bool) -> None:
+    disk = script(tmp_path / "log", ignored=site, senders_write=senders_write)
 
     assert site in disk.sites
     assert next(broken_promises(disk, tmp_path / "log", tmp_path / "cut"), None) is not None

@@ -87,7 +87,7 @@ def test_a_consumer_without_a_fault_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_really_full_file_system_keeps_what_it_acknowledged(tmp_path: Path) -> None:
-    mount = f"mount -t tmpfs -o size=256k none {tmp_path}"
+    mount = f"mount -t tmpfs -o size=512k none {tmp_path}"
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("mounting a tmpfs in a mount namespace of one's own needs root")
     publishing = " ".join([*ACTOR, "publish", str(tmp_path), "1000"])

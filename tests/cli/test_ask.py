@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,15 +15,18 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from broker.local import LocalConsumer
+from archive.journal import DecisionNoted, decode_entry
+from archive.sql_catalog import open_catalog
+from broker.local import LocalConsumer, LocalPublisher, waiting_attributes
 from cli.folder import DataFolder
 from cli.main import app
 from instances.part10 import split
-from runtime.health import socket_path
+from runtime.health import HealthServer, socket_path
+from runtime.roll import Roll
 from schemas.decisions import DiscardQuarantined, ReplayQuarantined, UseVersion, decode_decision
-from schemas.message import DECISION_MADE, Lane
+from schemas.message import DECISION_MADE, Lane, Message
 from tests.archive.house import House
-from tests.archive.samples import SCOPE, member, unfileable
+from tests.archive.samples import SCOPE, attributes, member, unfileable
 from tests.datasets import PLANTED, ROOT, dataset_bytes, mr_dataset
 
 UID = f"{ROOT}.1.1.1"
@@ -93,6 +97,36 @@ def test_trace_of_a_study_and_of_nothing(house: House) -> None:
     assert "nothing is known of 1.2.3" in ask("trace", "1.2.3", code=2).stderr
 
 
+def test_trace_finds_an_exam_that_only_conflicts(house: House) -> None:
+    """A known SOP Instance UID under another study: the study is not in the list, its sender got Success."""
+    study = f"{ROOT}.77"
+    house.take(member(mr_dataset(2, seed=5, StudyInstanceUID=study), message_id="elsewhere"))
+    (found,) = ask_json("trace", study)["versions"]
+    assert (found["verdict"], found["current"], found["study_instance_uid"]) == ("conflict", False, study)
+    assert "under another study" in ask("trace", study).stdout
+    with deciding(house):
+        ask("conflict", "use", found["sop_instance_uid"], found["wire_sha256"])
+    of_first = {row["message_id"] for row in ask_json("trace", f"{ROOT}.1")["versions"]}
+    assert f"id-{found['sop_instance_uid']}" in of_first  # still said of the study that it came in
+
+
+def test_trace_finds_a_series_that_only_conflicts(house: House) -> None:
+    series = f"{ROOT}.1.99"
+    house.take(member(mr_dataset(2, seed=6, SeriesInstanceUID=series), message_id="elsewhere"))
+    assert [row["message_id"] for row in ask_json("trace", series)["versions"]] == ["elsewhere"]
+
+
+def test_trace_finds_what_waits_in_the_log(house: House) -> None:
+    publisher = LocalPublisher(house.folder / "log", writer="edge-1")
+    given = attributes("w-1", study_uid=f"{ROOT}.5", sop_instance_uid=f"{ROOT}.5.1.1")
+    publisher.publish(Message(attributes=given, value=b"a file")).result(10)
+    for uid in (f"{ROOT}.5", f"{ROOT}.5.1.1", "w-1"):
+        (found,) = ask_json("trace", uid)["waiting"]
+        assert (found["id"], found["lane"], found["calling_ae"]) == ("w-1", "routine", "MODALITY")
+    assert "acknowledged and not committed yet" in ask("trace", "w-1").stdout
+    publisher.close()
+
+
 def test_trace_finds_what_is_in_quarantine(house: House) -> None:
     assert ask_json("trace", "q-1")["quarantined"][0]["reason"] == "parse_failed"
 
@@ -110,6 +144,46 @@ def test_conflicts_are_listed_and_decided_there_and_back(house: House) -> None:
         UseVersion(tenant="default", sop_instance_uid=UID, wire_sha256=second),
         UseVersion(tenant="default", sop_instance_uid=UID, wire_sha256=first),
     ]
+
+
+def test_a_decision_says_who_made_it_and_why(house: House) -> None:
+    second = ask_json("conflict", "ls")[1]["wire_sha256"]
+    with deciding(house) as executed:
+        ask("conflict", "use", UID, second, "--reason", "sent twice by the scanner")
+        ask("quarantine", "discard", "q-1", "--reason", "a test")
+    assert [one.reason for one in executed] == ["sent twice by the scanner", "a test"]  # type: ignore[attr-defined]
+    keys = list(house.store.keys("journal/"))
+    noted = [decode_entry(house.store.journal_entry(key)) for key in keys]
+    reasons = [one.decision.reason for one in noted if isinstance(one, DecisionNoted)]
+    assert reasons == ["sent twice by the scanner", "a test"]
+
+
+def test_the_user_is_in_the_source_of_a_decision(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "dr müller/../x")
+    ask("quarantine", "discard", "q-1", "--wait-s", "0", code=1)
+    (waiting,) = waiting_attributes(house.folder / "log")
+    assert waiting.source == f"/cli/{socket.gethostname()}/dr_m_ller_.._x"
+
+
+def test_every_read_leaves_an_access_event(house: House, tmp_path: Path) -> None:
+    ask("trace", UID)
+    ask("trace", "PLANTED", code=2)
+    ask("conflict", "ls")
+    ask("quarantine", "show", "q-1")
+    ask("archive", "original", UID, "-o", str(tmp_path / "a.dcm"))
+    ask("archive", "verify")
+    path = house.folder / "logs" / "cli.log"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(one["service"], one.get("uid", "")) for one in events] == [
+        ("trace", UID), ("trace", ""), ("conflict", ""), ("quarantine", ""), ("original", UID), ("verify", ""),
+    ]  # fmt: skip
+    assert all(one["event"] == "resource_read" and one["principal"] and one["tenant"] == "default" for one in events)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_access_event_that_cannot_be_written_is_said(house: House) -> None:
+    (house.folder / "logs").touch()
+    assert "this access is not in" in ask("trace", UID).stderr
 
 
 def test_a_decision_without_a_worker_is_kept_for_later(house: House) -> None:
@@ -156,6 +230,15 @@ def test_quarantine_is_decided_once(
     assert ask_json("quarantine", "ls", "--all")[0]["state"] == state
 
 
+def test_what_was_discarded_may_be_judged_again(house: House) -> None:
+    with deciding(house):
+        ask("quarantine", "discard", "q-1")
+        assert ask_json("quarantine", "replay", "q-1")["state"] == "replayed"
+    assert ask_json("status")["archive"]["quarantined"] == 0
+    with deciding(house, has_effect=False):
+        assert "closed already: replayed" in ask("quarantine", "replay", "q-1", code=2).stderr
+
+
 def test_a_replay_that_changes_nothing_says_so(house: House) -> None:
     with deciding(house, has_effect=False):
         result = ask("quarantine", "replay", "q-1", code=1)
@@ -185,6 +268,18 @@ def test_verify_is_clean_until_a_byte_changes(house: House) -> None:
     assert said["clean"] is False
     assert UID in {finding["sop_instance_uid"] for finding in said["findings"]}
     assert "NOT all as received" in ask("archive", "verify", code=1).stdout
+
+
+def test_a_missing_catalog_is_no_empty_archive(house: House) -> None:
+    house.catalog.close()
+    shutil.rmtree(house.catalog_path.parent)
+    for words in (("archive", "verify"), ("trace", UID), ("quarantine", "ls"), ("conflict", "ls")):
+        assert "stop sansfilm and run sansfilm archive rebuild" in ask(*words, code=2).stderr
+    assert ask_json("status", code=1)["catalog_missing"] is True
+    assert "missing: stop sansfilm and run sansfilm archive rebuild" in ask("status", code=1).stdout
+    assert ask_json("archive", "rebuild")["clean"] is True
+    assert ask_json("archive", "verify")["versions"] == 3
+    house.catalog = open_catalog(house.catalog_path)
 
 
 def test_rebuild_gives_the_same_answers(house: House) -> None:
@@ -220,6 +315,19 @@ def test_a_place_that_cannot_be_written_is_one_sentence(house: House, tmp_path: 
 
 def test_a_trace_of_no_uid_is_refused(house: House) -> None:
     assert "give the UID" in ask("trace", "", code=2).output
+
+
+def test_a_process_that_is_missing_is_shown_and_fails(house: House) -> None:
+    roll = Roll(house.folder / "run", ["edge-0", "worker-0"])
+    edge = HealthServer(house.folder / "run", "edge")
+    roll.restarted("worker-0")
+    said = ask_json("status", code=1)
+    assert (said["missing"], said["restarts"]["worker-0"]) == (["worker-0"], 1)
+    assert "does not run" in ask("status", code=1).stdout
+    worker = HealthServer(house.folder / "run", "worker")
+    assert ask_json("status")["missing"] == []
+    for one in (roll, edge, worker):
+        one.close()
 
 
 def test_a_process_that_hangs_is_shown(house: House) -> None:

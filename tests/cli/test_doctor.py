@@ -65,3 +65,11 @@ def test_the_viewers_version(tmp_path: Path) -> None:
     (tmp_path / "viewer" / "index.html").touch()
     (tmp_path / "viewer" / "VERSION").write_text("3.12.10\n")
     assert examine(0)["viewer"]["text"] == "OHIF 3.12.10"
+
+
+def test_a_folder_that_everybody_can_read(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)
+    assert examine(0)["data folder"]["level"] == "note"
+    (tmp_path / "data").chmod(0o750)
+    assert examine(0)["data folder"]["level"] == "ok"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtime.health import is_ready
+from runtime.roll import read_roll
 from tests.waiting import until
 
 ALL = ("edge:plain", "worker:plain", "web:plain")
@@ -117,7 +118,9 @@ def test_a_killed_role_is_restarted_and_ready_again(folder: Path, role: str) -> 
         assert "SIGKILL" in said["text"]
         until(lambda: len(running.children()) == 3 and is_ready(folder / "run", role), what="readiness")
         assert victim not in running.children()
+        assert read_roll(folder / "run") == {"edge-0": 0, "worker-0": 0, "web-0": 0, f"{role}-0": 1}
         assert running.stop() == 0
+    assert read_roll(folder / "run") == {}
 
 
 def test_failures_are_retried_with_pauses_and_quote_no_value(folder: Path) -> None:

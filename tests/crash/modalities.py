@@ -71,10 +71,11 @@ class Modality:
 
     route = ""
 
-    def __init__(self, stream: int, port: int, ledger: Ledger) -> None:
+    def __init__(self, stream: int, port: int, ledger: Ledger, first: int = 0) -> None:
         self._stream = stream
         self._port = port
         self._ledger = ledger
+        self._first = first
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{self.route}-{stream}")
         self._thread.start()
@@ -91,7 +92,7 @@ class Modality:
 
     def _run(self) -> None:
         try:
-            for number in count():
+            for number in count(self._first):
                 if self._stop.wait(_PACE_S):
                     return
                 self._insist(item(self._stream, number))
@@ -129,10 +130,10 @@ class CStoreModality(Modality):
 
     route = "cstore"
 
-    def __init__(self, stream: int, port: int, ledger: Ledger) -> None:
+    def __init__(self, stream: int, port: int, ledger: Ledger, first: int = 0) -> None:
         self._association: Association | None = None
         self._instances: Iterator[int] = count()
-        super().__init__(stream, port, ledger)
+        super().__init__(stream, port, ledger, first)
 
     def _send(self, one: Item) -> int:
         if self._association is None:

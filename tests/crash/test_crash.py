@@ -3,11 +3,13 @@
 `SANSFILM_CRASH_KILLS` kills (at least one at every fault point and as many at random moments) hit the edge, the worker
 and the web of one running system while modalities send. After each, the system recovers by itself: what is acknowledged
 after the kill is committed before the next one. `SANSFILM_CRASH_SEED` repeats a run's order of kills.
+
+One modality's instances are urgent, so two lanes of the worker are at it. Halfway the system is stopped, undrained,
+and started with the other transcoding policy.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -23,15 +25,14 @@ from typing import Any
 
 import pytest
 
-from archive.catalog import Scope
 from archive.local_store import LocalSegmentStore
-from archive.original import original
 from archive.sql_reader import SqlCatalogReader, open_reader
-from instances.part10 import split
 from runtime.faults import FOLDER_VARIABLE, POINTS
-from schemas.record import InstanceRecord, QuarantineRecord
+from schemas.message import Lane
+from schemas.reasons import KeptReason
 from tests.archive.house import snapshot
 from tests.cli.test_up import ROLES, House
+from tests.crash.account import SCOPE, check_account
 from tests.crash.ledger import Item, Ledger
 from tests.crash.modalities import INLINE_MAX_BYTES, CStoreModality, Modality, StowModality, encoded, store_once
 from tests.crash.system import pids_by_role
@@ -40,14 +41,17 @@ from tests.waiting import until
 
 KILLS = int(os.environ.get("SANSFILM_CRASH_KILLS", str(2 * len(POINTS))))
 SEED = os.environ.get("SANSFILM_CRASH_SEED") or str(random.SystemRandom().randrange(10**6))
-SCOPE = Scope(principal="test", tenant="default")
 RECOVERY_S = 30.0
 CSTORE_STREAMS, STOW_STREAMS = (1, 2, 3), (4,)
 SETTINGS = {
     "SANSFILM_INLINE_MAX_BYTES": str(INLINE_MAX_BYTES),
     "SANSFILM_LOG_FILE_MAX_BYTES": str(1024 * 1024),
     "SANSFILM_RESTART_WAIT_MAX_S": "0.25",
+    "SANSFILM_LANE_RULES": f"MR{CSTORE_STREAMS[0]}=urgent",
 }
+POLICIES = ("htj2k", "keep")
+#: The second half's instances have numbers of their own.
+SECOND_HALF = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,10 +122,10 @@ class System:
 
 
 @contextmanager
-def sending(house: House, ledger: Ledger) -> Iterator[list[Modality]]:
-    """Modalities at work."""
-    modalities: list[Modality] = [CStoreModality(stream, house.dicom_port, ledger) for stream in CSTORE_STREAMS]
-    modalities += [StowModality(stream, house.http_port, ledger) for stream in STOW_STREAMS]
+def sending(house: House, ledger: Ledger, first: int = 0) -> Iterator[list[Modality]]:
+    """Modalities at work, from their instance `first` on."""
+    modalities: list[Modality] = [CStoreModality(one, house.dicom_port, ledger, first) for one in CSTORE_STREAMS]
+    modalities += [StowModality(one, house.http_port, ledger, first) for one in STOW_STREAMS]
     try:
         yield modalities
     finally:
@@ -129,6 +133,12 @@ def sending(house: House, ledger: Ledger) -> Iterator[list[Modality]]:
             modality.stop()
         for modality in modalities:
             modality.close()
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """As an operator does."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
 
 
 def asked(house: House, *words: str) -> Any:
@@ -154,23 +164,27 @@ def test_everything_acknowledged_is_committed_once(tmp_path: Path) -> None:
     print(f"\nSANSFILM_CRASH_SEED={SEED} SANSFILM_CRASH_KILLS={KILLS}")
     house, ledger, faults = House(tmp_path / "data"), Ledger(), tmp_path / "faults"
     faults.mkdir()
-    kills = plan(SEED, KILLS)
-    with (
-        house.up(**SETTINGS, **{FOLDER_VARIABLE: str(faults)}) as process,
-        closing(open_reader(house.folder / "catalog" / "catalog.sqlite")) as reader,
-    ):
-        system = System(house=house, process=process, faults=faults, ledger=ledger, reader=reader)
-        first, chosen = store_contested(system)
-        with sending(house, ledger):
-            for number, kill in enumerate(kills):
-                system.kill(kill)
-                if number == len(kills) // 2:
-                    uid, digest = chosen.content
-                    asked(house, "conflict", "use", uid, digest, "--wait-s", "30")
-        asked(house, "status", "--wait-drained", "--timeout-s", "60")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        check_committed(house, reader, ledger)
+    kills, settings = plan(SEED, KILLS), {**SETTINGS, FOLDER_VARIABLE: str(faults)}
+    half = len(kills) // 2
+    with closing(open_reader(house.folder / "catalog" / "catalog.sqlite")) as reader:
+        with house.up(**settings, SANSFILM_TRANSCODE=POLICIES[0]) as process:
+            system = System(house=house, process=process, faults=faults, ledger=ledger, reader=reader)
+            first, chosen = store_contested(system)
+            with sending(house, ledger):
+                for kill in kills[:half]:
+                    system.kill(kill)
+            stop(process)
+        with house.up(**settings, SANSFILM_TRANSCODE=POLICIES[1]) as process:
+            system.process = process
+            with sending(house, ledger, SECOND_HALF):
+                asked(house, "conflict", "use", *chosen.content, "--wait-s", "30")
+                for kill in kills[half:]:
+                    system.kill(kill)
+            asked(house, "status", "--wait-drained", "--timeout-s", "60")
+            stop(process)
+        with closing(LocalSegmentStore(house.folder / "archive")) as store:
+            filed = check_account(reader, store, ledger)
+        assert asked(house, "archive", "verify")["clean"]
         current = {known.wire_sha256: known.current for known, _ in reader.versions(SCOPE, chosen.sop_instance_uid)}
         assert current == {first.content[1]: False, chosen.content[1]: True}
         live = snapshot(reader)
@@ -178,31 +192,11 @@ def test_everything_acknowledged_is_committed_once(tmp_path: Path) -> None:
         assert report["clean"]
         assert snapshot(reader) == live
     print(f"died {dict(system.died)}; acknowledged {dict(Counter(ledger.acknowledged.values()))}", end=" ")
-    print(f"unanswered {dict(ledger.unanswered)} refused {dict(ledger.refusals)}; {live['counters']}")
+    print(f"unanswered {dict(ledger.unanswered)} refused {dict(ledger.refusals)}; {live['counters']}", end=" ")
+    print(f"filed {dict(filed)}")
+    assert {lane for lane, _ in filed} == {Lane.URGENT, Lane.ROUTINE}
+    assert {kept for _, kept in filed} >= {None, KeptReason.POLICY_KEEP}
     assert system.died.total() >= len(kills)
     assert list(faults.iterdir()) == []
     logs = "".join(path.read_text() for path in (house.folder / "logs").iterdir())
     assert not any(value in logs for value in PLANTED.values())
-
-
-def check_committed(house: House, reader: SqlCatalogReader, ledger: Ledger) -> None:
-    """Every acknowledged content is there exactly once and comes back as it was sent; nothing else is there."""
-    with closing(LocalSegmentStore(house.folder / "archive")) as store:
-        committed: Counter[tuple[str, str]] = Counter()
-        quarantined = set()
-        for placed, _ in reader.placed():
-            if isinstance(placed.record, QuarantineRecord):
-                quarantined.add(hashlib.sha256(split(store.read(placed.location))[1]).hexdigest())
-                assert placed.record.reason == "missing_uid"
-                continue
-            assert isinstance(placed.record, InstanceRecord)
-            committed[placed.record.instance.sop_instance_uid, placed.record.wire_sha256] += 1
-            original(store, placed.record, placed.location)
-    assert set(committed.values()) == {1}
-    assert ledger.acknowledged.keys() - committed.keys() == set()
-    assert committed.keys() - ledger.offered == set()
-    assert {digest for _, digest in ledger.unfileable_acknowledged} - quarantined == set()
-    assert quarantined - {digest for _, digest in ledger.unfileable_offered} == set()
-    versions = Counter(uid for uid, _ in committed)
-    assert sorted(reader.conflicts(SCOPE)) == sorted(uid for uid, count in versions.items() if count > 1)
-    assert asked(house, "archive", "verify")["clean"]

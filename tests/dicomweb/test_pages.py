@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from archive.catalog import Scope
 from dicomweb.app import create_app
 from dicomweb.pages import ROWS_PER_PAGE, readable_name
 from dicomweb.viewer import content_security_policy
+from schemas.decisions import UseVersion
 from tests.datasets import ROOT, mr_dataset
 from tests.dicomweb.library import Library
 
@@ -106,6 +108,34 @@ async def test_the_version_changes_with_every_commit(library: Library) -> None:
         page = (await client.get("/")).text
     assert (first.status_code, same.status_code, changed.status_code) == (200, 304, 200)
     assert f'data-version="{changed.headers["etag"][1:-1]}"' in page
+
+
+async def test_a_study_of_two_patients_is_marked(library: Library) -> None:
+    library.add(mr_dataset(1), mr_dataset(1, study=2))
+    async with library.client() as client:
+        before = await client.get("/list/version")
+        assert "different patient IDs" not in (await client.get("/")).text
+        library.add(mr_dataset(2, PatientID="OTHER"))
+        page, after = (await client.get("/")).text, await client.get("/list/version")
+    assert page.count("different patient IDs<") == 1
+    assert before.text != after.text
+
+
+async def test_the_version_changes_with_a_decision(library: Library) -> None:
+    """Another version of an instance may have another patient's name: a list that is open must follow."""
+    library.conflict(mr_dataset(1), mr_dataset(1, seed=2))
+    scope = Scope(principal="test", tenant="default")
+    digests = [known.wire_sha256 for known, _ in library.reader.versions(scope, f"{ROOT}.1.1.1")]
+    tags = []
+    async with library.client() as client:
+        for number, digest in enumerate([digests[0], digests[1], digests[0]]):
+            chosen = UseVersion(tenant="default", sop_instance_uid=f"{ROOT}.1.1.1", wire_sha256=digest)
+            assert library.catalog.apply(chosen, decision_id=f"d{number}", decided_at="2026", decided_by="ops")
+            tags.append((await client.get("/list/version")).headers["etag"])
+        library.catalog.apply(chosen, decision_id="d2", decided_at="2026", decided_by="ops")  # delivered again
+        again = (await client.get("/list/version")).headers["etag"]
+    assert len(set(tags)) == 3
+    assert again == tags[-1]
 
 
 async def test_the_demo_banner_is_on_the_page(library: Library) -> None:

@@ -315,3 +315,18 @@ def test_an_answer_that_is_not_read_is_broken_off() -> None:
         assert slow.recv(16)
         assert bodies.size_bytes
         until(lambda: bodies.size_bytes == 0, timeout_s=DEADLINE_S, what="the release of the body")
+
+
+@pytest.mark.parametrize("path", ["/", "/list", "/dicom-web/search/studies"])
+def test_a_form_that_never_comes_whole_is_given_up(library: Library, path: str) -> None:
+    settings = library.settings().model_copy(update={"http_idle_timeout_s": 0.3})
+
+    def serve(listener: socket.socket, stop: threading.Event, ready: Callable[[], None]) -> None:
+        run_web(settings, listener, stop, ready)
+
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    with serving(serve) as (port, _), socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as slow:
+        slow.sendall(f"{head}Content-Length: 100\r\n\r\na".encode())
+        answer = b"".join(iter(lambda: slow.recv(65536), b""))  # until the server closes
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"did not come" in answer

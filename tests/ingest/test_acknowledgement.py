@@ -56,7 +56,7 @@ class GatedEdge:
         clock = SystemClock()
         self.settings = settings
         self.disk = FailingDisk()
-        log = LocalPublisher(settings.log_dir, writer="edge-gated", disk=self.disk)
+        log = LocalPublisher(settings.log_dir, writer="edge-gated", senders_write=True, disk=self.disk)
         self.log = GatedLog(log)
         rule = DiskRule(settings, clock, uncommitted_bytes=lambda: 0)
         intake = Intake(self.log if is_gated else log, settings, clock, rule, disk=self.disk)
@@ -162,3 +162,31 @@ def test_a_sync_that_fails_is_no_success(tmp_path: Path) -> None:
             assert peer.store(MR_IMAGE_STORAGE, dataset.SOPInstanceUID, dataset_bytes(dataset)).status == 0
     finally:
         edge.close()
+
+
+def test_a_disk_that_hangs_is_answered_by_others(tmp_path: Path) -> None:
+    """The association's own thread writes and waits for the disk; 0xA700 comes in time all the same, and only once."""
+    settings = EdgeSettings(data_dir=tmp_path, disk_reserve_bytes=0, ack_timeout_s=0.2)
+    edge = GatedEdge(settings, is_gated=False)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert release.wait(WAIT_S)
+
+    sent = [mr_dataset(number, rows=16, columns=16) for number in (1, 2)]
+    try:
+        with Peer(edge.port) as peer, Peer(edge.port) as other:
+            assert peer.associate(MR)
+            assert other.associate(MR)
+            edge.disk.before_sync = hold
+            assert peer.store(MR_IMAGE_STORAGE, sent[0].SOPInstanceUID, dataset_bytes(sent[0])).status == 0xA700
+            assert held.is_set()
+            assert other.store(MR_IMAGE_STORAGE, sent[1].SOPInstanceUID, dataset_bytes(sent[1])).status == 0xA700
+            release.set()
+            assert peer.store(MR_IMAGE_STORAGE, sent[0].SOPInstanceUID, dataset_bytes(sent[0])).status == 0
+            assert not peer.is_answered(within_s=0.05)
+    finally:
+        release.set()
+        edge.close()
+    assert len(received(settings, 3)) == 3

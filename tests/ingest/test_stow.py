@@ -22,6 +22,7 @@ from ingest.stow import stow_routes
 from ingest.stow_parts import BUFFERS_PER_REQUEST
 from instances.part10 import split
 from runtime.clock import SystemClock
+from runtime.metrics import REGISTRY
 from runtime.settings import MIB, EdgeSettings
 from tests.datasets import MR_IMAGE_STORAGE, mr_dataset, part10
 from tests.ingest.conftest import large_file, received
@@ -107,8 +108,10 @@ def stored(response: httpx.Response) -> list[str]:
 def test_a_study_is_stored(stow: StowServer) -> None:
     datasets = [mr_dataset(number) for number in (1, 2, 3)]
     files = [part10(dataset) for dataset in datasets]
+    before = REGISTRY.get_sample_value("sansfilm_acknowledge_seconds_count") or 0
     response = stow.post(multipart(files))
     assert response.status_code == 200
+    assert REGISTRY.get_sample_value("sansfilm_acknowledge_seconds_count") == before + 3
     assert response.headers["content-type"] == "application/dicom+json"
     assert stored(response) == [dataset.SOPInstanceUID for dataset in datasets]
     assert response.json()["00081190"]["Value"] == [

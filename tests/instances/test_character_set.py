@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_charset_files
 
-from instances.character_set import codecs_of, decode
+from instances.character_set import UNDECLARED, codecs_of, decode
 from tests.instances import corpus
 
 #: PS3.5 Annexes H, I, J and K: values, character sets, and what they mean.
@@ -54,7 +54,13 @@ def test_misspelt_terms_are_understood(term: str) -> None:
     assert decode(b"J\xe9r\xf4me ", codecs_of(term)) == ("Jérôme", True)
 
 
-@pytest.mark.parametrize("term", ["", "ISO_IR 6", "ISO_IR 4711", "nonsense", "ISO_IR 192"])
+@pytest.mark.parametrize("term", ["", " ", "\0"])
+def test_undeclared_bytes_read_as_latin_1_and_are_told(term: str) -> None:
+    assert decode(b"J\xe9r\xf4me", codecs_of(term)) == ("Jérôme", False)
+    assert decode(b"Jerome", codecs_of(term)) == ("Jerome", True)
+
+
+@pytest.mark.parametrize("term", ["ISO_IR 6", "ISO_IR 4711", "nonsense", "ISO_IR 192"])
 def test_bytes_without_meaning_are_replaced_and_told(term: str) -> None:
     text, sound = decode(b"J\xe9r\xf4me", codecs_of(term))
     assert not sound
@@ -78,4 +84,5 @@ def test_agrees_with_pydicom_on_its_character_set_files() -> None:
 def test_any_bytes_become_text(value: bytes, term: str) -> None:
     text, sound = decode(value, codecs_of(term))
     text.encode("utf-8")  # no lone surrogates: the text can be stored
-    assert sound == ("\N{REPLACEMENT CHARACTER}" not in text)
+    declared = codecs_of(term) is not UNDECLARED or (value.isascii() and b"\x1b" not in value)
+    assert sound == (declared and "\N{REPLACEMENT CHARACTER}" not in text)

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from dicomweb.metadata import dataset_json
 from instances.description import Description, describe
 from instances.elements import DEPTH_MAX
 from instances.syntax import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, JPEG_2000_LOSSLESS
@@ -112,8 +113,22 @@ def test_data_set_trailing_padding_is_none() -> None:
     assert warnings_of(dataset_bytes(mr_dataset()) + hostile.element(0xFFFCFFFC, "OB", bytes(500))) == ()
 
 
+@pytest.mark.parametrize("declared", [None, ""])
+def test_without_a_declared_character_set_names_read_as_latin_1_with_a_warning(declared: str | None) -> None:
+    """As the metadata gives them, so that a name that is shown can be searched for."""
+    dataset = mr_dataset(1, PatientName="X" * 12)
+    if declared is not None:
+        dataset.SpecificCharacterSet = declared
+    wire = dataset_bytes(dataset).replace(b"X" * 12, "Müller^Jörg ".encode("latin_1"))
+    described = describe(wire, EXPLICIT_LE)
+    assert described.patient.name == "Müller^Jörg"
+    assert described.warnings == (WarningCode.CHARACTER_SET,)
+    shown = dataset_json(wire, EXPLICIT_LE, lambda path: path)["00100010"]
+    assert shown == {"vr": "PN", "Value": [{"Alphabetic": described.patient.name}]}
+
+
 def test_a_wrong_character_set_is_a_warning() -> None:
-    raw = dataset_bytes(mr_dataset()).replace(b"Brain ", b"Br\xe4in ")
+    raw = dataset_bytes(mr_dataset(SpecificCharacterSet="ISO_IR 192")).replace(b"Brain ", b"Br\xe4in ")
     described = describe(raw, EXPLICIT_LE)
     assert described.warnings == (WarningCode.CHARACTER_SET,)
     assert described.study.study_description == "Br\N{REPLACEMENT CHARACTER}in"

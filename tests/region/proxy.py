@@ -49,10 +49,10 @@ class Proxy:
         self.settled.clear()
         self._request_rule = _flipper(size_bytes)
 
-    def answer(self, status: int, body: bytes = b"", *, times: int = 1) -> None:
+    def answer(self, status: int, body: bytes = b"", *, headers: str = "", times: int = 1) -> None:
         """Answer the next requests ourselves, after what was told before; the server does not hear of them."""
         self.settled.clear()
-        head = f"HTTP/1.1 {status} Fault\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+        head = f"HTTP/1.1 {status} Fault\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n".encode()
         self._own_answers.extend([head + body] * times)
 
     def hold(self) -> None:

@@ -26,16 +26,21 @@ names = st.lists(st.text(min_size=1, max_size=60).filter(lambda part: not {"/", 
     name=names.map("/".join).filter(lambda name: name and not name.startswith("/")),
     size_bytes=st.one_of(st.integers(0, 5000), st.integers(8 * 1024**3 - 2, 2**60)),
     provenance=st.dictionaries(keys, st.text(min_size=1), max_size=8),
+    multiple_of=st.sampled_from([BLOCK, 4096]),
 )
-def test_a_header_says_what_was_written(name: str, size_bytes: int, provenance: dict[str, str]) -> None:
-    header = member_header(name=name, size_bytes=size_bytes, provenance=provenance)
+def test_a_header_says_what_was_written(
+    name: str, size_bytes: int, provenance: dict[str, str], multiple_of: int
+) -> None:
+    header = member_header(name=name, size_bytes=size_bytes, provenance=provenance, multiple_of=multiple_of)
 
     member = read_member(lambda offset, size: header[offset : offset + size], 0, 2**62)
 
     assert member is not None
     assert (member.name, member.size_bytes, member.provenance) == (name, size_bytes, provenance)
-    assert (member.offset, member.next_offset % BLOCK) == (len(header), 0)
-    assert header == member_header(name=name, size_bytes=size_bytes, provenance=provenance)
+    assert (member.offset, member.next_offset % multiple_of) == (len(header), 0)
+    assert header == member_header(name=name, size_bytes=size_bytes, provenance=provenance, multiple_of=multiple_of)
+    shortest = member_header(name=name, size_bytes=size_bytes, provenance=provenance)
+    assert 0 <= len(header) - len(shortest) < multiple_of
 
 
 @pytest.mark.parametrize("used", range(0, 1100, 7))

@@ -85,7 +85,8 @@ def test_the_same_files_from_eight_associations_at_once(house: House) -> None:
         assert process.wait(30) == 0
     assert len(found) == len(items)
     assert counters | {"bytes": 0} == {
-        "studies": 1, "series": 3, "instances": 30, "versions": 30, "conflicts": 0, "quarantined": 0, "bytes": 0,
+        "studies": 1, "series": 3, "instances": 30, "versions": 30, "conflicts": 0, "quarantined": 0,
+        "decisions": 0, "mixed": 0, "bytes": 0,
     }  # fmt: skip
     with reader_of(house) as reader:
         rows = Counter(_content(placed.record) for placed, _ in reader.placed())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from archive.catalog import KnownVersion, Scope
 from archive.layout import path_of
@@ -76,9 +77,9 @@ class Pool:
             for future in [publisher.publish(one) for one in messages]:
                 future.result(WAIT_S)
 
-    def claim(self, content: Dataset) -> Message:
+    def claim(self, content: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> Message:
         """A message whose file the edge wrote as a claim check."""
-        file = part10(content)
+        file = part10(content, transfer_syntax)
         large = LargeInstance(LocalClaimCheck(SystemDisk(), self.settings.archive_dir, TENANT, SystemClock()))
         large.write(file)
         attributes = _attributes(file, sop_instance_uid=str(content.SOPInstanceUID))
@@ -104,9 +105,29 @@ class Pool:
         with self.working():
             until(lambda: self.left() == 0, timeout_s=WAIT_S, what="an empty log")
 
+    def life(self) -> BaseException | None:
+        """One life of a worker, until the log is empty or it ends by itself; gives what it ended with."""
+        stop, ended = threading.Event(), list[BaseException]()
+
+        def live() -> None:
+            try:
+                run_worker(self.settings, stop, lambda: None)
+            except BaseException as error:  # noqa: BLE001 - what a test looks at
+                ended.append(error)
+
+        thread = threading.Thread(target=live)
+        thread.start()
+        try:
+            until(lambda: not thread.is_alive() or self.left() == 0, timeout_s=WAIT_S, what="an end, or an empty log")
+        finally:
+            stop.set()
+            thread.join(WAIT_S)
+        assert not thread.is_alive()
+        return ended[0] if ended else None
+
     def left(self) -> int:
-        """Messages not committed."""
-        return log_usage(self.settings.log_dir).uncommitted_messages[Lane.ROUTINE]
+        """Messages not committed, in all lanes."""
+        return sum(log_usage(self.settings.log_dir).uncommitted_messages.values())
 
     def versions(self, content: Dataset) -> Sequence[tuple[KnownVersion, InstanceRecord]]:
         return self.reader.versions(SCOPE, str(content.SOPInstanceUID))

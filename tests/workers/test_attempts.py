@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from schemas.message import Lane
 from schemas.reasons import QuarantineReason
 from segments.disk import SystemDisk
 from tests.datasets import mr_dataset, part10
+from tests.workers.lives import live_until_it_stops
 from tests.workers.pool import Pool, message
 from workers.attempts import AttemptBook, FilePages
-
-ROOT = Path(__file__).parents[2]
-
 
 STREAM = "routine"
 
@@ -140,12 +136,7 @@ def test_a_message_that_kills_its_worker_is_isolated_and_quarantined(pool: Pool)
     slices = [mr_dataset(number) for number in range(1, 7)]
     killer = str(slices[3].SOPInstanceUID)
     pool.publish(*map(message, slices))
-    judged, codes = [], []
-    while not codes or (codes[-1] == -signal.SIGKILL and len(codes) < 10):
-        command = [sys.executable, "-m", "tests.workers.actor", str(pool.settings.data_dir), killer]
-        done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, text=True, timeout=60)
-        judged.append([line for line in done.stdout.splitlines() if line.startswith("1.2.")])
-        codes.append(done.returncode)
+    codes, judged = live_until_it_stops(pool, killer)
 
     assert codes == [-signal.SIGKILL] * 5 + [0]
     # Alone: those before the killer were committed in the third run, so the fourth begins with it.
@@ -156,6 +147,16 @@ def test_a_message_that_kills_its_worker_is_isolated_and_quarantined(pool: Pool)
     (entry,) = pool.quarantined()
     assert entry["reason"] == QuarantineReason.KILLS_WORKER
     assert pool.path(entry["location"].segment).read_bytes().count(part10(slices[3])) == 1
+
+
+def test_a_killer_takes_nobody_of_another_lane_with_it(pool: Pool) -> None:
+    killer, innocent = message(mr_dataset(1)), message(mr_dataset(2), lane=Lane.URGENT)
+    pool.publish(killer, innocent)
+    codes, _ = live_until_it_stops(pool, killer.attributes.sop_instance_uid, innocent.attributes.sop_instance_uid)
+    assert codes[-1] == 0
+    assert pool.counts() == (1, 1, 1)
+    (entry,) = pool.quarantined()
+    assert entry["id"] == killer.attributes.id
 
 
 def test_a_worker_that_lives_clears_the_count(pool: Pool) -> None:

@@ -39,6 +39,13 @@ def test_a_batch_is_bounded_by_bytes(pool: Pool, consumer: LocalConsumer) -> Non
     assert sizes(consumer, 3, max_bytes=2500) == [2, 2, 1]
 
 
+def test_no_more_is_held_than_a_batch_and_one_message(pool: Pool, consumer: LocalConsumer) -> None:
+    pool.publish(*(message(bytes(1000)) for _ in range(7)))
+    batches = Batches(consumer, BatchLimits(max_messages=100, max_bytes=3500, wait_s=1.0), SystemClock())
+    while given := batches.next(threading.Event()):
+        assert len(given) + len(batches._waiting) <= 4
+
+
 def test_one_over_the_bound_goes_alone(pool: Pool, consumer: LocalConsumer) -> None:
     pool.publish(message(bytes(100)), message(bytes(9000)), message(bytes(100)))
     assert sizes(consumer, 3, max_bytes=2500) == [1, 1, 1]

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
 
 from archive.catalog import SegmentCondemned
 from archive.local_store import LocalSegmentStore
@@ -22,8 +23,9 @@ from schemas.reasons import QuarantineReason
 from tests.datasets import dataset_bytes, mr_dataset
 from tests.waiting import until
 from tests.workers.pool import Pool, message
-from workers.claims import opened
+from workers.claims import Claims
 
+PIXELS = bytes(mr_dataset(1).PixelData)
 MakePool = Callable[..., Pool]
 
 
@@ -160,6 +162,29 @@ def test_another_claim_of_the_same_content_is_removed(make_pool: MakePool) -> No
     _assert_held_in(pool, first)
 
 
+def test_a_claim_of_what_is_held_in_another_encoding_is_removed(make_pool: MakePool) -> None:
+    """The hint does not know it; the commit does."""
+    pool = make_pool(transcode="keep")
+    first = pool.claim(mr_dataset(1))
+    pool.work(first)
+    pool.work(pool.claim(mr_dataset(1), ImplicitVRLittleEndian), pool.claim(mr_dataset(1), ImplicitVRLittleEndian))
+    batches = {key for key in pool.segments() if key != first.attributes.data_ref}
+    assert [key for key in batches if pool.path(key).read_bytes().count(PIXELS)] == []
+    _assert_held_in(pool, first)
+
+
+def test_a_claim_that_two_batches_name_stays_as_long_as_it_is_committed(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second batch was judged before the first was committed, so no hint told it."""
+    pool = make_pool(transcode="keep", batch_max_messages=1)
+    claim = pool.claim(mr_dataset(1))
+    monkeypatch.setattr(SqlCatalog, "known", lambda *_: {})
+    pool.work(claim, claim)
+    monkeypatch.undo()
+    _assert_held_in(pool, claim)
+
+
 def test_two_claims_of_the_same_content_in_one_batch(make_pool: MakePool) -> None:
     pool = make_pool(transcode="keep")
     first, second = pool.claim(mr_dataset(1)), pool.claim(mr_dataset(1))
@@ -194,10 +219,14 @@ def test_a_large_claim_is_read_without_holding_it_in_memory(pool: Pool) -> None:
     claim = pool.claim(mr_dataset(1))
     with closing(LocalSegmentStore(pool.settings.archive_dir)) as store:
         digests = set()
-        for memory_max_bytes in (1, 1 << 30):
-            with opened(claim, store, memory_max_bytes=memory_max_bytes) as file:
-                digests.add(hashlib.sha256(file).hexdigest())
-                del file
+        for memory_max_bytes, file_of in ((1 << 30, None), (1, None), (1, pool.path)):
+            claims = Claims(
+                store=store,
+                memory_max_bytes=memory_max_bytes,
+                spool_dir=pool.settings.archive_dir,
+                file_of=file_of,
+            )
+            digests.add(hashlib.sha256(claims.file(claim)).hexdigest())
     assert digests == {claim.attributes.sha256}
 
 
