@@ -169,18 +169,22 @@ class Replay:
     # ---- segments ----
 
     def _commit_in_order(self, key: str, placed: Sequence[PlacedRecord]) -> None:
-        """Commit records of a segment, those in conflict behind what they are in conflict with."""
-        further = [one for one in placed if _is_filed(one) and self.noted.is_conflict(_filed(one))]
+        """Commit records of a segment in their order, but those in conflict with what has not come yet."""
+        further = {id(one): _instance(one) for one in placed if _is_filed(one) and self.noted.is_conflict(_filed(one))}
         if not further:
             self._commit(key, placed)
             return
-        among = set(map(id, further))
-        plain = [one for one in placed if id(one) not in among]
-        come = {_instance(one) for one in plain if _is_filed(one)}
-        tenant = further[0].record.attributes.tenant
-        come |= {(tenant, uid) for uid in self._catalog.known(tenant, [_instance(one)[1] for one in further])}
-        self._early += [(key, one) for one in further if _instance(one) not in come]
-        self._commit(key, [*plain, *(one for one in further if _instance(one) in come)])
+        tenant = placed[0].record.attributes.tenant
+        come = {(tenant, uid) for uid in self._catalog.known(tenant, [uid for _, uid in further.values()])}
+        ready: list[PlacedRecord] = []
+        for one in placed:
+            if id(one) in further and further[id(one)] not in come:
+                self._early.append((key, one))
+                continue
+            ready.append(one)
+            if _is_filed(one):
+                come.add(_instance(one))
+        self._commit(key, ready)
 
     def _commit(self, key: str, placed: Sequence[PlacedRecord]) -> None:
         for start in range(0, max(1, len(placed)), BATCH_RECORDS):

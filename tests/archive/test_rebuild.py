@@ -130,6 +130,7 @@ def _crash_in_commit(house: House, batch: list[PreparedMember]) -> None:
 @example([("crash after put", [odd(1)]), ("replay", 1)])
 @example([("batch", [odd(1)]), ("crash in commit", [odd(1)]), ("replay", 1), ("crash after put", [odd(1)])])
 @example([("batch", [odd(1)]), ("replay", 1), ("batch", [odd(1)]), ("discard", 1), ("batch", [odd(1)])])
+@example([("batch", [instance(2, "other"), instance(2, "reencoded"), instance(2, "first")])])
 def test_rebuilt_answers_as_the_live_one(history: list[tuple[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         house = House(Path(folder))
