@@ -137,6 +137,12 @@ def test_two_writers_whose_ids_are_not_in_the_order_of_their_commits(site: Site,
     assert names(list(site.commit(*early))) == ["Same", "Same", "Conflict"]
     live = snapshot(site.reader)
     assert rebuilt(site, fresh_url) == live
+    with closing(open_postgres_reader(fresh_url)) as reader:
+        told = [
+            [(row["wire_sha256"], row["verdict"]) for row in one.trace(SCOPE, str(mr_dataset(3).SOPInstanceUID))]
+            for one in (site.reader, reader)
+        ]
+    assert told[0] == told[1]
     ((known, record),) = site.reader.versions(SCOPE, str(mr_dataset(2).SOPInstanceUID))
     assert (record.attributes.id, known.current) == ("won-2", True)
 
