@@ -12,7 +12,7 @@ from cli.folder import is_locked
 from cli.output import err, fields, out, print_json, size_text, table
 from cli.place import Place, require_catalog
 from runtime.clock import SystemClock
-from runtime.errors import Misconfigured
+from runtime.errors import Misconfigured, Retryable
 from runtime.health import collect
 from runtime.roll import read_roll
 from runtime.settings import CommonSettings
@@ -97,9 +97,12 @@ def _is_restored(place: Place) -> bool:
     from archive import tide
     from archive.keeping import open_keeping
 
-    written = tide.read(place.store)
-    with closing(open_keeping(place.settings, SystemClock())) as keeping:
-        return tide.is_restored(written, keeping.life())
+    try:
+        written = tide.read(place.store)
+        with closing(open_keeping(place.settings, SystemClock())) as keeping:
+            return tide.is_restored(written, keeping.life())
+    except Retryable:  # the store is away: everything else can be said
+        return False
 
 
 def run_status(settings: CommonSettings, *, wait_drained: bool, timeout_s: float, as_json: bool) -> int:
