@@ -35,9 +35,9 @@ other, and needs no new space: a full disk does not stop what empties it. A file
 is durable, so that a deletion undone by a power cut delivers nothing again.
 
 **Limits.** A queue holds ``queue_max_bytes`` of values a lane (one larger message passes alone); beyond, `publish`
-blocks, for ``queue_timeout_s`` at most. Memory of a writer: that much twice, the group being written and the one gathering, and
-`segments.aligned.ALIGNED_BYTES` a lane. A file exceeds ``file_max_bytes`` by one group at most. A consumer holds
-``max_bytes`` or one message. A quiet lane is looked at every 25 ms.
+blocks, for ``queue_timeout_s`` at most. Memory of a writer: that much twice, the group being written and the one
+gathering, and `segments.aligned.ALIGNED_BYTES` a lane. A file exceeds ``file_max_bytes`` by one group at most. A
+consumer holds ``max_bytes`` or one message. A quiet lane is looked at every 25 ms.
 
 **What goes wrong, and then**
 
