@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
 
-from archive import insertion, schema
+from archive import fate, insertion, schema
 from archive.insertion import filed, key_of
 from archive.tally import Tally
 from schemas.record import MemberLocation, PlacedRecord
@@ -15,6 +15,9 @@ def relocate(connection: Connection, placed: PlacedRecord, lost: MemberLocation,
 
     It is described as a rebuild would describe it, which finds no more than the new copy; its number, its verdict and
     when it was committed stay.
+
+    Raises:
+        SegmentCondemned: the collector is removing the new copy; nothing was changed.
     """
     key, record, version = key_of(placed), filed(placed), schema.version
     held = insertion.held(connection, [key]).get(key)
@@ -26,8 +29,8 @@ def relocate(connection: Connection, placed: PlacedRecord, lost: MemberLocation,
     if held is None or not numbers:
         return False
     tenant_id = insertion.tenants(connection, [key[0]])[key[0]]
-    segment = {"tenant_id": tenant_id, "key": placed.location.segment, "committed_at": committed_at}
-    (segment_id,) = insertion.ensure(connection, schema.segment, [segment], ("key",)).values()
+    segment = placed.location.segment
+    segment_id = fate.enliven(connection, [segment], {key[0]: tenant_id}, committed_at, referred=[segment])[segment]
     row = insertion.version_row(
         placed,
         instance_id=held.instance_id,

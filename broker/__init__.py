@@ -35,9 +35,9 @@ other, and needs no new space: a full disk does not stop what empties it. A file
 is durable, so that a deletion undone by a power cut delivers nothing again.
 
 **Limits.** A queue holds ``queue_max_bytes`` of values a lane (one larger message passes alone); beyond, `publish`
-blocks. Memory of a writer: that much twice, the group being written and the one gathering, and
-`segments.aligned.ALIGNED_BYTES` a lane. A file exceeds ``file_max_bytes`` by one group at most. A consumer holds
-``max_bytes`` or one message. A quiet lane is looked at every 25 ms.
+blocks, for ``queue_timeout_s`` at most. Memory of a writer: that much twice, the group being written and the one
+gathering, and `segments.aligned.ALIGNED_BYTES` a lane. A file exceeds ``file_max_bytes`` by one group at most. A
+consumer holds ``max_bytes`` or one message. A quiet lane is looked at every 25 ms.
 
 **What goes wrong, and then**
 
@@ -46,6 +46,7 @@ blocks. Memory of a writer: that much twice, the group being written and the one
 * power cut: the same; what was acknowledged had been synced, and so had the folder's entry.
 * disk full while appending: the group's futures raise OutOfSpace; the file is cut back to its mark, finished and
   closed; the next message tries a new file.
+* a bug, or no memory, while a group is written: its futures raise Retryable; the next messages have another file.
 * a sync fails: the same with Retryable. The file is never synced again: the kernel has dropped the pages.
 * the disk hangs: futures are not done, and with `senders_write` one `publish` a lane does not return; nothing is lost.
 * the mark cannot be written: success is still told (it is durable); the file is closed, and consumers recover it.

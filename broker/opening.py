@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from broker.local import (
     FORWARDER,
@@ -31,6 +31,10 @@ if TYPE_CHECKING:  # the client takes time to load, and the embedded form has no
     from broker.kafka import KafkaConfiguration
 
 
+#: Longest wait for room in this machine's log of whoever is no edge: a command.
+_QUEUE_TIMEOUT_S: Final = 25.0
+
+
 def open_publisher(settings: CommonSettings, *, writer: str, senders_write: bool = False) -> Publisher:
     """The writing end of the log that workers read; closed by its owner. `writer` names this start of this process.
 
@@ -46,7 +50,11 @@ def open_publisher(settings: CommonSettings, *, writer: str, senders_write: bool
 def open_spool(settings: CommonSettings, *, writer: str, senders_write: bool = False) -> LocalPublisher:
     """The writing end of this machine's own log; see `LocalPublisher` for `senders_write`."""
     return LocalPublisher(
-        settings.log_dir, writer=writer, file_max_bytes=settings.log_file_max_bytes, senders_write=senders_write
+        settings.log_dir,
+        writer=writer,
+        file_max_bytes=settings.log_file_max_bytes,
+        queue_timeout_s=settings.ack_timeout_s if isinstance(settings, EdgeSettings) else _QUEUE_TIMEOUT_S,
+        senders_write=senders_write,
     )
 
 

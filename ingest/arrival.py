@@ -160,6 +160,7 @@ class Arrival:
         self._check_size()
         if self._head is None:
             self._try(self._read_head)
+        self._try(self._intake.admit)  # what came since the last time took room too
         self._try(self._flush)
         self._passed_on_bytes += self._end - HEADER_ROOM_BYTES
         self._end = HEADER_ROOM_BYTES

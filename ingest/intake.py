@@ -115,9 +115,11 @@ class Intake:
         """
         try:
             published = self._publisher.publish(message)
-        except OutOfSpace as error:
-            raise Rejected(RejectReason.DISK_LOW, "the disk is full") from error
-        except Retryable as error:
+        except Retryable as error:  # at once: no message names the segment
+            if large is not None:
+                large.withdraw()
+            if isinstance(error, OutOfSpace):
+                raise Rejected(RejectReason.DISK_LOW, "the disk is full") from error
             raise Rejected(RejectReason.LOG_UNAVAILABLE, "the log is unavailable") from error
         if large is not None:
             published.add_done_callback(lambda done: _withdraw_unnamed(large, done))

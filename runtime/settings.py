@@ -162,7 +162,7 @@ class WorkerSettings(CommonSettings):
     lanes: tuple[Lane, ...] = Field(tuple(Lane), min_length=1, description='Lanes this worker takes: ["urgent"], ...')
     transcode: Literal["keep", "htj2k"] = Field("htj2k", description="What to do with native pixel data.")
     transcode_max_bytes: int = Field(256 * MIB, ge=MIB, description="Larger instances are stored as they came.")
-    worker_threads: int = Field(2, ge=1, le=64, description="Threads that parse, hash and encode.")
+    worker_threads: int = Field(2, ge=1, le=64, description="Threads of each lane that parse, hash and encode.")
     batch_max_messages: int = Field(256, ge=1, description="Messages in a batch.")
     batch_max_bytes: int = Field(64 * MIB, ge=MIB, description="Bytes in a batch.")
     urgent_wait_s: float = Field(0.1, ge=0, description="Longest wait to fill a batch of the urgent lane.")

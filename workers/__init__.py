@@ -37,7 +37,7 @@ Invariants
 
 Limits
     Memory of a lane: two batches of `batch_max_bytes` (one in commit, one gathering or in preparation), a message more
-    that did not fit, and their encoded forms; beside them, for each of `worker_threads`, one claim check of at most
+    that did not fit, and their encoded forms; beside them, for each of its `worker_threads`, one claim check of at most
     `transcode_max_bytes`. Larger ones are mapped from their segment, or from an object store through a file without a
     name in `run_dir`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archive.catalog import Catalog
+from archive.catalog import Catalog, SegmentCondemned
 from archive.segment_store import SegmentStore
 from runtime.logs import get_logger
 from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
@@ -31,7 +31,14 @@ def heal(store: SegmentStore, catalog: Catalog, same: Sequence[PlacedRecord]) ->
         for version in catalog.known(tenant, [uid]).get(uid, ()):
             if version.wire_sha256 != record.wire_sha256 or is_there(store, version.location):
                 continue
-            done = catalog.relocate(placed, lost=version.location)
+            done = _relocated(catalog, placed, version.location)
             get_logger().error(
                 "lost_version_healed", segment=version.location.segment, by=record.attributes.id, done=done
             )
+
+
+def _relocated(catalog: Catalog, placed: PlacedRecord, lost: MemberLocation) -> bool:
+    try:
+        return catalog.relocate(placed, lost=lost)
+    except SegmentCondemned:  # the new copy is being collected: the next sending heals it
+        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -52,9 +52,8 @@ def run_worker(settings: WorkerSettings, stop: threading.Event, ready: Callable[
         rooms = _open_rooms(settings, stack)
         if is_embedded(settings):
             _finish_last_run(settings, rooms)
-        threads = stack.enter_context(ThreadPoolExecutor(settings.worker_threads, "prepare"))
         committer = stack.enter_context(closing(Committer()))
-        lanes = [_lane(lane, settings, rooms, threads, committer, stack) for lane in settings.lanes]
+        lanes = [_lane(lane, settings, rooms, committer, stack) for lane in settings.lanes]
         runners = stack.enter_context(ThreadPoolExecutor(len(lanes), "lane"))
         running = [runners.submit(_run, lane, stop) for lane in lanes]
         ready()
@@ -145,9 +144,7 @@ def _has_room_beside(settings: WorkerSettings, size_bytes: int) -> bool:
     return shutil.disk_usage(settings.archive_dir).free >= settings.disk_reserve_bytes / 2 + beside_bytes
 
 
-def _lane(
-    lane: Lane, settings: WorkerSettings, rooms: _Rooms, threads: Executor, committer: Committer, stack: ExitStack
-) -> LaneLoop:
+def _lane(lane: Lane, settings: WorkerSettings, rooms: _Rooms, committer: Committer, stack: ExitStack) -> LaneLoop:
     consumer = stack.enter_context(closing(open_consumer(settings, lane, disk=rooms.disk, clock=rooms.clock)))
     wait_s = {
         Lane.URGENT: settings.urgent_wait_s,
@@ -161,7 +158,8 @@ def _lane(
         consumer=consumer,
         hint=rooms.judging.hint,
         judge=rooms.judging.judge,
-        threads=threads,
+        # Of its own: a bulk batch is a second's work, and an urgent message must not wait behind it.
+        threads=stack.enter_context(ThreadPoolExecutor(settings.worker_threads, f"prepare-{lane}")),
         store=rooms.store,
         catalog=rooms.catalog,
         equal=rooms.equal,

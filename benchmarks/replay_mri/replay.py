@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.replay_mri.content import pictures
 from benchmarks.replay_mri.devices import Device
 from benchmarks.replay_mri.gauges import (
     Gauges,
@@ -161,6 +162,7 @@ def ceiling(devices: Sequence[Device], pace: Pace, *, seconds: float) -> Ceiling
 
 
 def _plan(host: str, port: int, pace: Pace, *, seconds: float | None = None) -> Plan:
+    pictures()  # drawing them takes a moment that is not the run's
     return Plan(
         host=host,
         port=port,

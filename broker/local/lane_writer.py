@@ -65,6 +65,7 @@ class LaneWriter:
         disk: Disk,
         file_max_bytes: int,
         queue_max_bytes: int,
+        queue_timeout_s: float,
         senders_write: bool,
     ) -> None:
         self._lane = lane
@@ -73,6 +74,7 @@ class LaneWriter:
         self._disk = disk
         self._file_max_bytes = file_max_bytes
         self._queue_max_bytes = queue_max_bytes
+        self._queue_timeout_s = queue_timeout_s
         self._senders_write = senders_write
         self._sequence = 0
         self._file: FileWriter | None = None
@@ -91,12 +93,12 @@ class LaneWriter:
         """Queue a message, or write it if senders may and nobody else does; blocks while the queue is full.
 
         Raises:
-            Retryable: the log is closed, or its writer has stopped.
+            Retryable: the log is closed, or there was no room in time: the disk hangs.
         """
         size_bytes = len(waiting.value)
         with self._emptied:
-            while not self._closed and self._queue and self._queue_bytes + size_bytes > self._queue_max_bytes:
-                self._emptied.wait()
+            if not self._emptied.wait_for(lambda: self._has_room(size_bytes), self._queue_timeout_s):
+                raise Retryable("the log's queue is full and the disk takes nothing")
             if self._closed:
                 raise Retryable("the log is closed")
             if not self._senders_write or self._writing or self._queue:
@@ -116,15 +118,14 @@ class LaneWriter:
             self._emptied.notify_all()
         self._thread.join()
 
+    def _has_room(self, size_bytes: int) -> bool:
+        return self._closed or not self._queue or self._queue_bytes + size_bytes <= self._queue_max_bytes
+
     def _run(self) -> None:
-        try:
-            while batch := self._gather():
-                self._write(batch)
-            if self._file is not None:
-                self._file.finish()
-        except BaseException:
-            self._die()
-            raise
+        while batch := self._gather():
+            self._write(batch)
+        if self._file is not None:
+            self._file.finish()
 
     def _gather(self) -> list[Waiting]:
         """Everything that waits, in order; empty when the lane is closed. The thread has the file until its next."""
@@ -139,10 +140,7 @@ class LaneWriter:
 
     def _write_alone(self, waiting: Waiting) -> None:
         """In the sender's own thread, which has the file; what came meanwhile is the lane's thread's."""
-        try:
-            self._write([waiting])
-        except Exception:  # noqa: BLE001 - whatever the bug is, the future tells the sender
-            self._die(exc_info=True)
+        self._write([waiting])
         with self._filled:
             self._writing = False
             if self._queue or self._closed:
@@ -156,10 +154,12 @@ class LaneWriter:
             get_logger().error("log_write_failed", lane=self._lane.value, messages=len(batch), error=str(error))
             self._drop_file(FileWriter.drop_tail)
             _fail(batch, type(error), str(error))
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - a bug, or no memory: these messages fail, the next have another file
+            get_logger().error(
+                "log_write_failed", lane=self._lane.value, messages=len(batch), error=type(error).__name__
+            )
             self._drop_file(FileWriter.close)
-            _fail(batch, Retryable, "the log's writer has stopped")
-            raise
+            _fail(batch, Retryable, "the log could not write")
         if self._file is not None and self._file.size_bytes >= self._file_max_bytes:
             self._drop_file(FileWriter.finish)
 
@@ -210,15 +210,6 @@ class LaneWriter:
         file, self._file = self._file, None
         if file is not None:
             how(file)
-
-    def _die(self, *, exc_info: bool = False) -> None:
-        """A bug: nothing more is written, and whoever waits is told."""
-        get_logger().error("log_writer_died", lane=self._lane.value, exc_info=exc_info)
-        with self._filled:
-            self._closed = True
-            left, self._queue = self._queue, []
-            self._emptied.notify_all()
-        _fail(left, Retryable, "the log's writer has stopped")
 
 
 def _fail(batch: Sequence[Waiting], kind: type[Retryable], text: str) -> None:

@@ -29,10 +29,11 @@ class LocalPublisher:
         writer: str,
         file_max_bytes: int = 256 * MIB,
         queue_max_bytes: int = 64 * MIB,
+        queue_timeout_s: float = 25.0,
         senders_write: bool = False,
         disk: Disk | None = None,
     ) -> None:
-        """Creates nothing yet. `queue_max_bytes` is a bound for each lane.
+        """Creates nothing yet. `queue_max_bytes` is a bound for each lane, and `queue_timeout_s` of the wait for room.
 
         With `senders_write`, `publish` writes and syncs a message itself if nobody else is writing, and gives a future
         that is done: for callers who wait for each message anyway, and who bound how long the disk may take.
@@ -43,6 +44,7 @@ class LocalPublisher:
         self._writer = writer
         self._file_max_bytes = file_max_bytes
         self._queue_max_bytes = queue_max_bytes
+        self._queue_timeout_s = queue_timeout_s
         self._senders_write = senders_write
         self._disk = disk or SystemDisk()
         self._lanes: dict[Lane, LaneWriter] = {}
@@ -53,7 +55,7 @@ class LocalPublisher:
         """See `broker.log.Publisher.publish`.
 
         Raises:
-            Retryable: the publisher is closed.
+            Retryable: the publisher is closed, or its queue was full for `queue_timeout_s`.
         """
         waiting = Waiting.of(message)
         self._lane(message.attributes.lane).put(waiting)
@@ -82,6 +84,7 @@ class LocalPublisher:
                     disk=self._disk,
                     file_max_bytes=self._file_max_bytes,
                     queue_max_bytes=self._queue_max_bytes,
+                    queue_timeout_s=self._queue_timeout_s,
                     senders_write=self._senders_write,
                 )
             return self._lanes[lane]

@@ -15,7 +15,7 @@ import pytest
 from pydicom.filereader import read_dataset
 
 from benchmarks.replay_mri import __main__ as replay_mri
-from benchmarks.replay_mri.content import ExamContent
+from benchmarks.replay_mri.content import ExamContent, pictures
 from benchmarks.replay_mri.devices import Device, devices_of
 from benchmarks.replay_mri.profile import DEPARTMENT, GB, HOUR_S, MB, PROFILES, STRESS, WEEK_S, Profile
 from benchmarks.replay_mri.report import percentiles
@@ -124,6 +124,7 @@ def test_percentiles_are_of_what_was_measured() -> None:
 
 
 def _plan(port: int, *, seconds: float = 1.0) -> Plan:
+    pictures()  # drawing them takes a moment that is not the window's
     return Plan(
         host="127.0.0.1",
         port=port,

@@ -27,7 +27,8 @@ INLINE_MAX_BYTES = 65536
 CONTEXTS = [(MR_IMAGE_STORAGE, ExplicitVRLittleEndian), (MR_IMAGE_STORAGE, ImplicitVRLittleEndian)]
 _SHARED_STUDY, _ELSEWHERE_STUDY, _OWN_STUDY = 50, 70, 100
 _PER_ASSOCIATION = 12
-_PACE_S = 0.03
+#: Between two instances of a stream.
+PACE_S = 0.03
 _PAUSE_S = 0.05
 _TIMEOUT_S = 20.0
 
@@ -93,7 +94,7 @@ class Modality:
     def _run(self) -> None:
         try:
             for number in count(self._first):
-                if self._stop.wait(_PACE_S):
+                if self._stop.wait(self._pace_s):
                     return
                 self._insist(item(self._stream, number))
         finally:

@@ -22,6 +22,8 @@ from tests.waiting import until
 
 RECOVERY_S = 90.0
 _TEND_S = 0.1
+#: Between two instances of a modality: enough to hit whatever dies, and not so much that the account takes longer.
+PACE_S = 0.12
 ROUTES = ("cstore", "stow")
 
 
@@ -103,9 +105,9 @@ def sending(cluster: Cluster, ledger: Ledger) -> Iterator[None]:
     ports = cluster.dicom_ports
     with ExitStack() as stack:
         modalities: list[Modality] = [
-            CStoreModality(stream, ports[stream % len(ports)], ledger) for stream in (1, 2, 3, 4)
+            CStoreModality(stream, ports[stream % len(ports)], ledger, pace_s=PACE_S) for stream in (1, 2, 3, 4)
         ]
-        modalities.append(StowModality(5, cluster.http_port, ledger))
+        modalities.append(StowModality(5, cluster.http_port, ledger, pace_s=PACE_S))
         for modality in modalities:
             stack.callback(modality.close)
         yield
