@@ -41,7 +41,7 @@ def test_what_was_applied_has_no_findings(log: KafkaConfiguration) -> None:
     assert LogTopics(log).apply(partitions=2, replication=1) == []
     assert texts(log) == [
         f"warning: {topic} has one replica: with its broker's disk, acknowledged messages are lost (--allow-single)"
-        for topic in (".urgent", ".routine", ".bulk", ".torn")
+        for topic in (".urgent", ".routine", ".bulk", ".events", ".torn")
     ]
 
 
@@ -82,7 +82,7 @@ def test_partitions_are_added_and_never_lowered(log: KafkaConfiguration) -> None
 
 def test_missing_topics_are_errors(kafka: KafkaBroker) -> None:
     log = KafkaConfiguration(bootstrap=kafka.bootstrap, prefix="nowhere")
-    assert len(texts(log)) == 4
+    assert len(texts(log)) == 5
     assert texts(log)[0] == "error: .urgent is missing: run sansfilm topics apply"
 
 
