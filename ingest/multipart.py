@@ -11,6 +11,8 @@ from python_multipart.multipart import MultipartParser
 
 #: Parts of one request; what is remembered of each is small, but not nothing.
 PARTS_MAX: Final = 100_000
+#: What may come before the first boundary, to be ignored (RFC 2046 5.1.1).
+PREAMBLE_MAX_BYTES: Final = 65_536
 
 
 class BadRequest(Exception):
@@ -39,6 +41,9 @@ class MultipartBody:
 
     def __init__(self, boundary: bytes, sink: PartSink) -> None:
         self._sink = sink
+        self._first = b"\r\n--" + boundary
+        #: The beginning of the body until its first boundary, as if a line had ended before; None behind that.
+        self._preamble: bytearray | None = bytearray(b"\r\n")
         self._name = b""
         self._value = b""
         self._parts = 0
@@ -66,9 +71,20 @@ class MultipartBody:
             BadRequest: it is no multipart body, or the sink does not want it.
         """
         try:
-            self._parser.write(data)
+            self._parser.write(data if self._preamble is None else self._behind_preamble(self._preamble, data))
         except FormParserError as error:
             raise BadRequest(400, "the body is not multipart/related with the boundary it names") from error
+
+    def _behind_preamble(self, preamble: bytearray, data: bytes) -> bytes:
+        """What of the body so far the parser is to have: nothing until the first boundary has come."""
+        preamble += data
+        found = preamble.find(self._first)
+        if found >= 0:
+            self._preamble = None
+            return bytes(preamble[found + 2 :])
+        if len(preamble) > PREAMBLE_MAX_BYTES + len(self._first):
+            raise BadRequest(400, "the body is not multipart/related with the boundary it names")
+        return b""
 
     def finish(self) -> None:
         """The body is over.

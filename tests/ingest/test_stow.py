@@ -327,3 +327,15 @@ def test_nothing_planted_is_said(stow: StowServer, capsys: pytest.CaptureFixture
     response = stow.post(multipart([part10(mr_dataset(1)), part10(mr_dataset(2, study=2))]), path="/studies/1.2")
     said = json.dumps(response.json()) + "".join(capsys.readouterr())
     assert "PLANTED" not in said and MR_IMAGE_STORAGE in said
+
+
+@pytest.mark.parametrize("preamble", [b"", b"\r", b"This is a message in many parts.", b"x" * 50_000])
+def test_what_comes_before_the_first_boundary_is_ignored(stow: StowServer, preamble: bytes) -> None:
+    """RFC 2046 5.1.1: a preamble, however short, and a line's end before the first boundary."""
+    answer = stow.post(preamble + b"\r\n" + multipart([part10(mr_dataset(1))]))
+    assert answer.status_code == 200
+
+
+def test_a_body_without_its_boundary_is_refused(stow: StowServer) -> None:
+    assert stow.post(b"x" * 200_000).status_code == 400
+    assert stow.post(b"x--" + BOUNDARY.encode() + b"\r\n").status_code == 400
