@@ -72,8 +72,9 @@ class Modality:
 
     route = ""
 
-    def __init__(self, stream: int, port: int, ledger: Ledger, first: int = 0) -> None:
+    def __init__(self, stream: int, port: int, ledger: Ledger, first: int = 0, *, pace_s: float = PACE_S) -> None:
         self._stream = stream
+        self._pace_s = pace_s
         self._port = port
         self._ledger = ledger
         self._first = first
@@ -131,10 +132,10 @@ class CStoreModality(Modality):
 
     route = "cstore"
 
-    def __init__(self, stream: int, port: int, ledger: Ledger, first: int = 0) -> None:
+    def __init__(self, stream: int, port: int, ledger: Ledger, first: int = 0, *, pace_s: float = PACE_S) -> None:
         self._association: Association | None = None
         self._instances: Iterator[int] = count()
-        super().__init__(stream, port, ledger, first)
+        super().__init__(stream, port, ledger, first, pace_s=pace_s)
 
     def _send(self, one: Item) -> int:
         if self._association is None:
