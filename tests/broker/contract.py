@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import pytest
@@ -34,12 +35,13 @@ def publish(publisher: Publisher, messages: Iterable[Message]) -> None:
 
 
 def take_all(consumer: Consumer, expected: int, **bounds: int) -> list[Taken]:
-    """Take until so many came, within a deadline."""
+    """Take until so many came, within a deadline; again after a fault that passes."""
     taken: list[Taken] = []
     deadline = time.monotonic() + TIMEOUT_S
     limits = {"max_messages": 100, "max_bytes": 10_000_000} | bounds
     while len(taken) < expected and time.monotonic() < deadline:
-        taken += consumer.take(**limits, wait_s=1.0)
+        with suppress(Retryable):
+            taken += consumer.take(**limits, wait_s=1.0)
     return taken
 
 
