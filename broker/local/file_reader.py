@@ -253,4 +253,6 @@ class FileReader:
     def _opened(self) -> int:
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            # The file was written past the page cache: read further ahead of what comes from the disk now.
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return self._descriptor
