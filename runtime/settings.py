@@ -139,8 +139,8 @@ class EdgeSettings(CommonSettings):
     lane_rules: str = Field(
         "",
         description="Lanes by sender, the first that fits: PATTERN=LANE,... with patterns of calling AE titles, "
-        "or of called ones after called: (CT_ER*=urgent,called:EMERGENCY=urgent). A study keeps its first lane, as far as "
-        "the process remembers.",
+        "or of called ones after called: (CT_ER*=urgent,called:EMERGENCY=urgent). A study keeps its first lane, as far "
+        "as the process remembers.",
     )
     ack_mode: Literal["spool", "kafka"] = Field(
         "spool",
