@@ -10,7 +10,6 @@ from archive.segment_store import SegmentStore
 from archive.sql_catalog import SqlCatalog, open_catalog, open_postgres_catalog
 from archive.sql_reader import open_postgres_reader, open_reader
 from runtime.clock import Clock, SystemClock
-from runtime.errors import Misconfigured
 from runtime.settings import CommonSettings, EdgeSettings
 from segments.disk import Disk, SystemDisk
 
@@ -73,9 +72,3 @@ def open_catalog_reader(settings: CommonSettings) -> CatalogReader:
 def is_embedded(settings: CommonSettings) -> bool:
     """Whether the archive has one writer, on this machine: neither segments nor catalog are on a server."""
     return not settings.store_url and not settings.catalog_url.get_secret_value()
-
-
-def require_embedded(settings: CommonSettings, what: str) -> None:
-    """Raises Misconfigured if the archive is not embedded, and `what` is only made for that."""
-    if not is_embedded(settings):
-        raise Misconfigured(f"{what} is for an embedded archive; this one is on a server")

@@ -9,6 +9,7 @@ on the same data and ports, and `stop()` it. Its processes die with their parent
 | `kafka` | Apache Kafka: one broker, or several as one cluster |
 | `postgres` | PostgreSQL, as an unprivileged user |
 | `seaweedfs` | the S3 protocol |
+| `ports` | nothing: finds free ports for the others |
 | `role` | one role of the product, as a process of its own |
 | `cluster` | all of them together: a region |
 """

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from region.kafka import KafkaCluster, free_ports
+from region.kafka import KafkaCluster
+from region.ports import free_ports
 from region.postgres import PostgresServer
 from region.role import Role
 from region.seaweedfs import EDGE, WORKER, Identity, SeaweedS3
@@ -49,8 +50,7 @@ class Cluster:
         self.folder = folder
         self._notice = notice
         self._stack = ExitStack()
-        in_sync = min(self.shape.brokers, 3)
-        self._replication = in_sync
+        self._replication = min(self.shape.brokers, 3)
         self.kafka = KafkaCluster(folder / "kafka", count=self.shape.brokers)
         self.postgres = PostgresServer(folder / "postgres")
         self.s3 = SeaweedS3(folder / "s3", buckets=[_BUCKET], prefix=_PREFIX)

