@@ -16,6 +16,8 @@ SEGMENTS: Final = "segments"
 JOURNAL: Final = "journal"
 #: Where the catalog's few small files lie in the archive's root.
 STATE: Final = "catalog"
+#: The one of them that is written to see the store's clock.
+CLOCK: Final = "clock"
 SUFFIX: Final = ".tar"
 #: What the archive's root holds for whoever finds it without this software: file name, and its source here.
 BESIDE: Final = {"README.txt": "readme.txt", "restore.py": "restore_script.py"}

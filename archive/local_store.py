@@ -79,6 +79,11 @@ class LocalSegmentStore:
         self._disk.make_folder(folder)
         self._disk.replace(folder / name, body)
 
+    def now(self) -> datetime:
+        """See `SegmentStore.now`."""
+        self.put_state(layout.CLOCK, b"")
+        return datetime.fromtimestamp((self._archive_dir / layout.STATE / layout.CLOCK).stat().st_mtime, UTC)
+
     def sweep(self) -> int:
         """See `SegmentStore.sweep`: ``.part`` files that no living process writes."""
         folder = layout.segments_folder(self._archive_dir)

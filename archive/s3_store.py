@@ -125,6 +125,12 @@ class S3SegmentStore:
         with mapped_errors(f"write {name}"):
             obstore.put(self._objects.writing, f"{layout.STATE}/{name}", body, use_multipart=False)
 
+    def now(self) -> datetime:
+        """See `SegmentStore.now`."""
+        self.put_state(layout.CLOCK, b"")
+        with mapped_errors("ask for the time"):
+            return obstore.head(self._objects.reading, f"{layout.STATE}/{layout.CLOCK}")["last_modified"]
+
     def sweep(self) -> int:
         """Nothing to remove: a PUT is whole or not there. Unfinished uploads are the bucket's to expire."""
         return 0

@@ -95,6 +95,13 @@ class SegmentStore(Protocol):
         A key tells another time: a claim check has it since its receipt, and may be shipped days later.
         """
 
+    def now(self) -> datetime:
+        """The time by the clock of `aged_keys`. It writes a small file to see it.
+
+        Raises:
+            OutOfSpace, Retryable: the store is full or away.
+        """
+
     def journal_entry(self, key: str) -> bytes:
         """The one member of a journal segment, verified.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from broker.local import (
@@ -130,8 +129,21 @@ def kafka_configuration(settings: CommonSettings) -> KafkaConfiguration:
     return configuration
 
 
-def is_committed_before(settings: CommonSettings, moment: datetime) -> bool:
-    """Whether no message that was published before `moment` waits in the log. Of a local log: whether none waits.
+def mark(settings: CommonSettings) -> Mapping[str, int]:
+    """How far the log reaches now, to be asked about with `is_past`. Of a local log there is no telling: empty.
+
+    Raises:
+        Misconfigured, Retryable: Kafka refused or did not answer.
+    """
+    if not settings.kafka_bootstrap:
+        return {}
+    from broker.kafka import watermark
+
+    return watermark.mark(kafka_configuration(settings))
+
+
+def is_past(settings: CommonSettings, before: Mapping[str, int]) -> bool:
+    """Whether workers have committed everything before a mark. Of a local log: whether nothing waits.
 
     Raises:
         Misconfigured, Retryable: Kafka refused or did not answer.
@@ -140,4 +152,4 @@ def is_committed_before(settings: CommonSettings, moment: datetime) -> bool:
         return not any(waiting_messages(settings).values())
     from broker.kafka import watermark
 
-    return watermark.is_committed_before(kafka_configuration(settings), moment)
+    return watermark.is_past(kafka_configuration(settings), before)

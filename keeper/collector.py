@@ -1,11 +1,15 @@
 """Removes segments that nothing refers to and none will, and those whose content was compacted into others.
 
 First the bytes whose time has come, then the search; so what is condemned now goes in a later round at the earliest.
+
+What was put so long ago that its message was in the log when the log was last looked at, and is committed by now, will
+not be committed any more. Ages are by the store's own clock and the log's are offsets: this process' clock has no part
+in what is given up, and no edge's has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
@@ -28,6 +32,7 @@ from segments.tar import SegmentDamaged
 KEYS_AT_ONCE: Final = 500
 #: Segments that nothing refers to, looked at in one round; the rest in the next one.
 CANDIDATES_MAX: Final = 10_000
+Mark = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,7 @@ class Ages:
     replaced_keep: timedelta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Collector:
     """One round after the other; used by one thread."""
 
@@ -50,13 +55,16 @@ class Collector:
     catalog: KeeperCatalog
     ages: Ages
     clock: Clock
-    #: Whether the log holds no uncommitted message from before a moment.
-    is_committed_before: Callable[[datetime], bool]
+    #: How far the log reaches, and whether everything before such a mark is committed.
+    mark: Callable[[], Mark]
+    is_past: Callable[[Mark], bool]
     #: Whether claim checks are collected too: where they appear in the store just before their message in the log.
     claims: bool
     #: Raises Restored if the catalog was restored since it kept this archive.
     require_current: Callable[[], None]
     is_stopping: Callable[[], bool]
+    #: When the log was looked at, by the store's clock, and how far it reached then.
+    _seen: tuple[datetime, Mark] | None = None
 
     def run(self) -> None:
         """One round.
@@ -68,11 +76,16 @@ class Collector:
         self.require_current()
         self._delete(Fate.CONDEMNED, self.ages.grace)
         self._delete(Fate.REPLACED, self.ages.replaced_keep)
-        now = self.clock.now()
-        if self.is_committed_before(now - self.ages.collect_after / 2):
-            self._condemn(now - self.ages.collect_after)
+        at, reached = self._seen or self._look()
+        if self.is_past(reached):
+            self._seen = self._look()
+            self._condemn(at - self.ages.collect_after)
         else:
+            self._seen = at, reached
             get_logger().info("collection_waits_for_log")
+
+    def _look(self) -> tuple[datetime, Mark]:
+        return self.store.now(), self.mark()  # in this order: what was published before that time is before the mark
 
     # ---- deleting ----
 

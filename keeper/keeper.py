@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from archive.keeping import DutyLock, open_keeping
 from archive.opening import open_store
 from archive.postgres import bounds_of
 from archive.segment_store import SegmentStore
-from broker.opening import is_committed_before, kafka_configuration
+from broker.opening import is_past, kafka_configuration, mark
 from keeper.collector import Ages, Collector
 from keeper.compactor import Compactor, Sizes
 from keeper.relay import Relay
@@ -83,7 +84,8 @@ def _collecting(
             replaced_keep=timedelta(seconds=settings.replaced_keep_s),
         ),
         clock=clock,
-        is_committed_before=lambda moment: is_committed_before(settings, moment),
+        mark=partial(mark, settings),
+        is_past=partial(is_past, settings),
         claims=bool(settings.store_url),
         is_stopping=stop.is_set,
     )

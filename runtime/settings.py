@@ -195,9 +195,8 @@ class KeeperSettings(CommonSettings):
     collect_after_s: float = Field(
         86400.0,
         gt=0,
-        description="Age, in the store, of a segment that nothing refers to before it is given up. Nothing is while "
-        "the log holds uncommitted messages of half this age. Covers the time from a claim check's upload to its "
-        "message's publishing.",
+        description="Age, in the store, of a segment that nothing refers to before it is given up, once everything is "
+        "committed that the log held then. Covers the time from a claim check's upload to its message's publishing.",
     )
     collect_grace_s: float = Field(3600.0, ge=0, description="From giving a segment up to deleting it.")
     replaced_keep_s: float = Field(

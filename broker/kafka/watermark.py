@@ -1,34 +1,45 @@
-"""How far the workers have come, told in time: whether everything published before a moment is committed."""
+"""How far the workers have come: whether everything that the log held at some time is committed.
+
+Told in offsets. Timestamps would be the publishers' clocks, and whoever asks has yet another one.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from confluent_kafka.admin._listoffsets import OffsetSpec
+from collections.abc import Mapping
 
 from broker.kafka.configuration import KafkaConfiguration
 from broker.kafka.topics import LogTopics
 from schemas.message import Lane
 
+#: Where each partition of the lanes ended, by ``topic/partition``.
+Mark = Mapping[str, int]
 
-def is_committed_before(configuration: KafkaConfiguration, moment: datetime) -> bool:
-    """Whether no message published before `moment` waits in any lane, by the messages' own timestamps.
 
-    A partition whose group has no committed offset waits with all it holds.
+def mark(configuration: KafkaConfiguration) -> Mark:
+    """How far the log reaches now.
 
     Raises:
         Misconfigured, Retryable: Kafka refused or did not answer.
     """
-    topics = LogTopics(configuration)
-    return all(_is_past(topics, lane, int(moment.timestamp() * 1000)) for lane in Lane)
+    reaches = LogTopics(configuration).reach
+    return {
+        f"{partition.topic}/{partition.partition}": found.end
+        for lane in Lane
+        for partition, found in reaches(lane).items()
+    }
 
 
-def _is_past(topics: LogTopics, lane: Lane, moment_ms: int) -> bool:
-    reach = topics.reach(lane)
-    young = topics.offsets(list(reach), OffsetSpec.for_timestamp(moment_ms))
-    for partition, found in reach.items():
-        # The first message that is not older; -1: all are.
-        end = young[partition] if young[partition] >= 0 else found.end
-        if max(found.first, found.committed or 0) < min(end, found.end):
-            return False
-    return True
+def is_past(configuration: KafkaConfiguration, before: Mark) -> bool:
+    """Whether the workers have committed everything before a mark.
+
+    A partition whose group has no committed offset waits with all it holds. One that is not in the mark was made since.
+
+    Raises:
+        Misconfigured, Retryable: Kafka refused or did not answer.
+    """
+    reaches = LogTopics(configuration).reach
+    return all(
+        max(found.first, found.committed or 0) >= before.get(f"{partition.topic}/{partition.partition}", 0)
+        for lane in Lane
+        for partition, found in reaches(lane).items()
+    )

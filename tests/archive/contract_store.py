@@ -89,6 +89,12 @@ class StoreContract:
         assert sorted(aged) == sorted(put)
         assert all(abs((datetime.now(UTC) - at).total_seconds()) < 3600 for at in aged.values())
 
+    def test_its_clock_is_that_of_the_ages(self, store: SegmentStore) -> None:
+        before = store.now()
+        key = store.put(TENANT, [unfileable("q1")]).key
+        second = timedelta(seconds=1)  # S3 tells no less
+        assert before - second <= dict(store.aged_keys())[key] <= store.now() + second
+
     def test_a_state_is_written_over(self, store: SegmentStore, reopened: Reopen) -> None:
         assert store.read_state("tide.json") is None
         for body in (b"one", b"two"):

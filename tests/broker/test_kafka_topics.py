@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from broker.kafka import KafkaConfiguration, KafkaConsumer
 from broker.kafka.janitor import delete_committed
 from broker.kafka.topics import LogTopics
+from broker.kafka.watermark import is_past, mark
 from cli.main import app
 from region.kafka import KafkaBroker
 from runtime.clock import SystemClock
@@ -179,3 +180,18 @@ def test_the_command_makes_checks_and_refuses(kafka: KafkaBroker, monkeypatch: p
 def test_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SANSFILM_KAFKA_BOOTSTRAP", raising=False)
     assert "set SANSFILM_KAFKA_BOOTSTRAP" in run("check", code=2).output
+
+
+def test_a_mark_is_past_when_everything_before_it_is_committed(log: KafkaConfiguration) -> None:
+    fill(log, range(40))
+    before = mark(log)
+    assert sum(before.values()) == 40
+    assert is_past(log, dict.fromkeys(before, 0))
+    with member(log) as consumer:
+        taken = take_all(consumer, 40)
+        consumer.commit([one.position for one in taken[:-1]])
+        assert not is_past(log, before)
+        consumer.commit([one.position for one in taken])
+    fill(log, range(40, 50))
+    assert is_past(log, before)
+    assert not is_past(log, mark(log))
