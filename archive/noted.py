@@ -22,6 +22,7 @@ from segments.tar import SegmentDamaged
 
 #: Tenant and SOP Instance UID.
 Instance = tuple[str, str]
+Damaged = Callable[[str, str], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,28 +60,42 @@ class Noted:
 
     def current(self) -> Mapping[Instance, str]:
         """The digest that an entry named last as the current version, by instance."""
-        found: dict[Instance, str] = {}
-        for entry in self.entries.values():
-            if isinstance(entry, ConflictNoted):
-                found[entry.tenant, entry.sop_instance_uid] = entry.current_wire_sha256
-            elif isinstance(entry, DecisionNoted) and isinstance(entry.decision, UseVersion):
-                made = entry.decision
-                found[made.tenant, made.sop_instance_uid] = made.wire_sha256
-        return found
+        return dict(named for entry in self.entries.values() if (named := current_of(entry)))
 
 
-def read_journal(store: SegmentStore, *, damaged: Callable[[str, str], None]) -> Noted:
+def read_journal(store: SegmentStore, *, damaged: Damaged) -> Noted:
     """Every entry of the store; `damaged` is told the key of one that cannot be read, and why."""
     noted = Noted()
+    read_on(noted, store, damaged=damaged)
+    return noted
+
+
+def read_on(noted: Noted, store: SegmentStore, *, damaged: Damaged) -> Sequence[Entry]:
+    """Add the entries that are not in `noted` yet; gives those."""
+    found: dict[str, Entry] = {}
     for key in store.keys(f"{JOURNAL}/"):
+        if key in noted.entries:
+            continue
         try:
             entry = decode_entry(store.journal_entry(key))
         except (SegmentDamaged, ValueError) as error:
             damaged(key, str(error))
             continue
-        noted.entries[key] = entry
+        found[key] = entry
         _note(noted, entry, store)
-    return noted
+    merged = {**noted.entries, **found}
+    noted.entries = dict(sorted(merged.items(), key=lambda item: id_of(item[0])))
+    return list(found.values())
+
+
+def current_of(entry: Entry) -> tuple[Instance, str] | None:
+    """The instance whose current version an entry names, and that version's digest. None: it names none."""
+    if isinstance(entry, ConflictNoted):
+        return (entry.tenant, entry.sop_instance_uid), entry.current_wire_sha256
+    if isinstance(entry, DecisionNoted) and isinstance(entry.decision, UseVersion):
+        made = entry.decision
+        return (made.tenant, made.sop_instance_uid), made.wire_sha256
+    return None
 
 
 def _note(noted: Noted, entry: Entry, store: SegmentStore) -> None:

@@ -8,7 +8,7 @@ committed since the restoration stands: other content that turns up now is in co
 2. Unknown segments are committed, as a replay does it.
 3. Decisions that are not known are executed; each is known by its id.
 4. Of every instance that was touched, the version that the journal named last is current. Entries that workers write
-   meanwhile count: the journal is read again until nothing new is in it.
+   meanwhile count: the journal is read on until nothing new is said of such an instance.
 5. Compactions are followed: what still points to a segment that was replaced is sent to where it lies now.
 6. The catalog begins another life, and the archive's tide file says so: the keeper goes on.
 
@@ -29,7 +29,7 @@ from archive.incarnation import Incarnation
 from archive.journal import DecisionNoted
 from archive.keeping import KeeperCatalog
 from archive.layout import JOURNAL
-from archive.noted import Instance, Noted, read_journal
+from archive.noted import Instance, Noted, current_of, read_on
 from archive.replay import Replay, execute
 from archive.segment_store import Comparer, SegmentStore
 from archive.sql_catalog import SqlCatalog
@@ -133,13 +133,15 @@ class Reconciliation:
             self.done.findings.append(Finding(kind=kind, detail=type(entry.decision).__name__))
 
     def _settle_current(self, noted: Noted) -> None:
-        entries = -1
-        while entries != len(noted.entries):
-            entries = len(noted.entries)
+        """Until nothing new names a version of what was touched: other entries that workers write are none of ours."""
+        read_on(noted, self.store, damaged=lambda *_: None)
+        unsettled = self._touched
+        while unsettled:
             current = noted.current()
-            for at in sorted(self._touched & current.keys()):
+            for at in sorted(unsettled & current.keys()):
                 self.catalog.keep_current(*at, current[at])
-            noted = read_journal(self.store, damaged=lambda *_: None)
+            since = map(current_of, read_on(noted, self.store, damaged=lambda *_: None))
+            unsettled = self._touched & {named[0] for named in since if named}
 
     def _follow_compactions(self, replay: Replay) -> None:
         """Those whose segments are all there; what they replaced is kept as long as any backup that may be restored."""

@@ -202,7 +202,9 @@ def fill_postgres(
     """Add studies until there are `instances` instances, then gather statistics; gives the next study's number."""
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO tenant (name) VALUES (%s) ON CONFLICT DO NOTHING", [TENANT])
-        tenant_id, first, there = _state(lambda statement: connection.execute(statement.encode()).fetchone())
+        tenant_id, first, there = _state(
+            lambda statement: connection.execute(statement.encode()).fetchone(), instances_per_study
+        )
         rows = _rows(kind, tenant_id, first, instances - there, instances_per_study)
         for table, columns, lines in rows.tables():
             with connection.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copy:
@@ -228,9 +230,14 @@ def fill_sqlite(
 ) -> int:
     """The same for the catalog in a file, which nobody has open."""
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA synchronous=OFF")
+    for setting in (
+        "journal_mode=OFF",
+        "synchronous=OFF",
+        "cache_size=-1000000",
+    ):  # a log would be as large as all of it
+        connection.execute(f"PRAGMA {setting}").fetchall()
     connection.execute("INSERT OR IGNORE INTO tenant (name) VALUES (?)", [TENANT])
-    tenant_id, first, there = _state(lambda statement: connection.execute(statement).fetchone())
+    tenant_id, first, there = _state(lambda statement: connection.execute(statement).fetchone(), instances_per_study)
     rows = _rows(kind, tenant_id, first, instances - there, instances_per_study)
     for table, columns, lines in rows.tables():
         places = ", ".join("?" * len(columns))
@@ -241,15 +248,21 @@ def fill_sqlite(
         [(tenant_id, name, value) for name, value in _counts(rows)],
     )
     connection.commit()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute("PRAGMA journal_mode=WAL").fetchall()
     connection.close()
     return rows.first + rows.studies
 
 
-def _state(ask: Any) -> tuple[int, int, int]:
-    """The tenant's id, the first free number of a study, and how many instances there are."""
+def _state(ask: Any, instances_per_study: int) -> tuple[int, int, int]:
+    """The tenant's id, the first free number of a study, and how many instances there are.
+
+    Ids follow from the study's number, and commits may have used more ids than they have rows.
+    """
     tenant_id = ask(f"SELECT id FROM tenant WHERE name = '{TENANT}'")[0]
-    first = ask("SELECT coalesce(max(id), 0) + 1 FROM study")[0]
+    ids = {"patient": 1, "study": 1, "series": 1, "segment": 1, "instance": instances_per_study}
+    ids |= {"patient_identifier": 1, "version": instances_per_study}
+    highest = (f"SELECT max(id) / {count} AS study FROM {table}" for table, count in ids.items())
+    first = ask(f"SELECT coalesce(max(study), 0) + 1 FROM ({' UNION ALL '.join(highest)}) AS used")[0]
     there = ask(f"SELECT coalesce(max(value), 0) FROM counter WHERE name = 'instances' AND tenant_id = {tenant_id}")[0]
     return tenant_id, first, there
 

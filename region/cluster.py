@@ -17,10 +17,13 @@ from region.ports import free_ports
 from region.postgres import PostgresServer
 from region.role import Role
 from region.seaweedfs import EDGE, WORKER, Identity, SeaweedS3
+from runtime.clock import FILE_VARIABLE as CLOCK_VARIABLE
 from schemas.message import Lane
 
 _COMMAND: Final = "from cli.main import main; main()"
 _BUCKET, _PREFIX = "archive", "site"
+#: See `Shape.own_clocks`.
+CLOCK: Final = "clock"
 Notice = Callable[[str], None]
 
 
@@ -37,6 +40,8 @@ class Shape:
     #: Ports of the edges and of web; free ones where none are given.
     dicom_ports: Sequence[int] = ()
     http_port: int = 0
+    #: Whether each role has a clock of its own, ahead by the seconds that its folder's file ``clock`` holds.
+    own_clocks: bool = False
     #: Settings of every role, by environment variable.
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -147,13 +152,12 @@ class Cluster:
             "SANSFILM_ACK_MODE": self.shape.ack_mode,
         }
         awaits = ("edge", "forwarder") if self.shape.ack_mode == "spool" else ("edge",)
-        return Role(["edge"], self.folder / f"edge-{number}", settings, awaits=awaits)
+        return self._role("edge", f"edge-{number}", settings, awaits=awaits)
 
     def worker_role(self, number: int, lanes: Sequence[Lane], *, niceness: int = 0) -> Role:
         """The role of a worker that takes `lanes`."""
         settings = {**self._common(WORKER), "SANSFILM_LANES": json.dumps([lane.value for lane in lanes])}
-        folder = self.folder / f"worker-{number}"
-        return Role(["worker"], folder, settings, awaits=["worker"], niceness=niceness)
+        return self._role("worker", f"worker-{number}", settings, niceness=niceness)
 
     def __enter__(self) -> Self:
         try:
@@ -168,10 +172,17 @@ class Cluster:
 
     def _make_roles(self) -> None:
         web = {**self._common(WORKER), "SANSFILM_HTTP_PORT": str(self.http_port)}
-        self.web = Role(["web"], self.folder / "web", web, awaits=["web"])
-        self.keeper = Role(["keeper"], self.folder / "keeper", self._common(WORKER), awaits=["keeper"])
+        self.web = self._role("web", "web", web)
+        self.keeper = self._role("keeper", "keeper", self._common(WORKER))
         self.edges = [self.edge_role(number) for number in range(self.shape.edges)]
         self.workers = [self.worker_role(number, lanes) for number, lanes in enumerate(self.shape.workers)]
+
+    def _role(
+        self, word: str, name: str, settings: Mapping[str, str], *, awaits: Sequence[str] = (), niceness: int = 0
+    ) -> Role:
+        folder = self.folder / name
+        clock = {CLOCK_VARIABLE: str(folder / CLOCK)} if self.shape.own_clocks else {}
+        return Role([word], folder, {**settings, **clock}, awaits=awaits or [word], niceness=niceness)
 
     def _common(self, identity: Identity) -> dict[str, str]:
         return {

@@ -53,7 +53,7 @@ class KafkaBroker:
 
         `quick` compiles less: up sooner, slower under load.
         """
-        self._folder = folder
+        self.folder = folder
         self._port, controller_port = ports or free_ports(2)
         self._cluster_id = cluster_id or new_cluster_id()
         self._jvm = (f"-Xms{heap_mib}m", f"-Xmx{heap_mib}m", *_JVM, *(_QUICK if quick else ()))
@@ -75,6 +75,11 @@ class KafkaBroker:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives: a broker whose disk is full ends by itself."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start, on the data that is there, and wait until clients are answered.
 
@@ -88,14 +93,14 @@ class KafkaBroker:
         """Start without waiting."""
         if not any(JARS.glob("*.jar")):
             raise NotStarted("Kafka's jars are missing: run make kafka")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        properties = self._folder / "server.properties"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        properties = self.folder / "server.properties"
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
-        if not (self._folder / "data").exists():
+        if not (self.folder / "data").exists():
             tool = self._java("kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties))
             subprocess.run(tool, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
         parent = os.getpid()
-        with (self._folder / "broker.log").open("ab") as log:
+        with (self.folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._java("kafka.Kafka", str(properties)),
                 stdin=subprocess.DEVNULL,
@@ -170,7 +175,7 @@ class KafkaBroker:
         return [java, *self._jvm, "-cp", f"{JARS}/*", *arguments]
 
     def _last_words(self) -> str:
-        path = self._folder / "broker.log"
+        path = self.folder / "broker.log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else "it said nothing"
 
 

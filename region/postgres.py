@@ -32,6 +32,7 @@ USER: Final = "sansfilm"
 UNPRIVILEGED_ID: Final = 65534
 READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 20.0
+BACKUP_TIMEOUT_S: Final = 300.0
 _POLL_S: Final = 0.02
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
@@ -121,6 +122,36 @@ class PostgresServer:
                 os.kill(pid, signal.SIGCONT)
         self._frozen = []
 
+    # ---- backups ----
+
+    def back_up(self) -> None:
+        """Take a base backup of the running server, in place of the one that there is.
+
+        Raises:
+            subprocess.CalledProcessError: it could not be taken.
+        """
+        shutil.rmtree(self._backup, ignore_errors=True)
+        subprocess.run(
+            [
+                str(self._programs / "pg_basebackup"), "-D", str(self._backup), "-U", USER, "-w",
+                "-h", "127.0.0.1", "-p", str(self.port), "--checkpoint=fast", "--wal-method=stream", "--no-sync",
+            ],
+            check=True, capture_output=True, cwd=self._home, timeout=BACKUP_TIMEOUT_S,
+            env={**os.environ, "PGPASSWORD": self._password}, **_identity(),
+        )  # fmt: skip
+
+    def restore(self) -> None:
+        """Start, on the backup, a server that does not run: what was committed since it was taken is lost.
+
+        Raises:
+            RuntimeError: see `start`.
+        """
+        shutil.rmtree(self._data)
+        shutil.copytree(self._backup, self._data)
+        for path in (self._data, *self._data.rglob("*")):
+            _own(path)
+        self.start()
+
     # ---- use ----
 
     def url(self, database: str = "postgres") -> str:
@@ -150,6 +181,10 @@ class PostgresServer:
     @property
     def _data(self) -> Path:
         return self._home / "data"
+
+    @property
+    def _backup(self) -> Path:
+        return self._home / "backup"
 
     @property
     def _secret(self) -> Path:

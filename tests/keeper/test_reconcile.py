@@ -16,8 +16,9 @@ from archive import tide
 from archive.fate import Fate
 from archive.findings import no_progress
 from archive.incarnation import Incarnation
-from archive.journal import conflict_writer, same_writer
+from archive.journal import ConflictNoted, conflict_writer, same_writer, write
 from archive.keeping import open_postgres_keeping
+from archive.layout import JOURNAL
 from archive.rebuild import rebuild_into
 from archive.reconcile import Reconciled, Reconciliation
 from archive.s3_store import S3SegmentStore
@@ -29,6 +30,7 @@ from region.postgres import PostgresServer
 from runtime.clock import SystemClock
 from runtime.errors import Misconfigured
 from schemas.decisions import DiscardQuarantined, UseVersion
+from schemas.identifiers import SegmentKey
 from tests.archive.house import snapshot
 from tests.archive.samples import SCOPE, TENANT, member, names, unfileable
 from tests.datasets import mr_dataset
@@ -212,6 +214,36 @@ def test_restored_under_continuing_traffic_nothing_is_lost(
         assert snapshot(again.reader) == now
         assert verify(again.reader, again.store).is_clean
         assert rebuilt(again, fresh_url) == now
+
+
+class BusyStore(S3SegmentStore):
+    """A store whose journal has grown whenever it is listed: by conflicts of an instance that is no concern of ours."""
+
+    listings = 0
+
+    def keys(self, prefix: str = "") -> Iterator[SegmentKey]:
+        if prefix == f"{JOURNAL}/":
+            self.listings += 1
+            assert self.listings < 20, "the journal is read for ever"
+            write(self, CONFLICT)
+        return super().keys(prefix)
+
+
+CONFLICT = ConflictNoted(
+    tenant=TENANT, sop_instance_uid="1.2.3", wire_sha256="a", current_wire_sha256="b", message_id="m", at="2026"
+)
+
+
+def test_it_ends_though_the_journal_grows_all_the_time(site: Site, postgres: PostgresServer, no_backup: None) -> None:
+    backup = backup_of(site, postgres)
+    first, other = member(mr_dataset(1)), member(mr_dataset(1, seed=7), message_id="other")
+    site.take(first)
+    site.take(other)
+    site.decide(UseVersion(tenant=TENANT, sop_instance_uid=UID, wire_sha256=other.record.wire_sha256), "d1")
+    with closing(restored(site, postgres, backup)) as again:
+        again.store = BusyStore(site.access)
+        assert reconcile(again).decisions == 1
+        assert [known.current for known, _ in again.reader.versions(SCOPE, UID)] == [False, True]
 
 
 def test_what_was_given_up_in_the_lost_hour_cannot_be_committed_late(

@@ -11,19 +11,31 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from broker.kafka import KafkaConfiguration
+from broker.kafka.topics import LogTopics
+from broker.opening import kafka_configuration
+from region.cluster import CLOCK
 from runtime.faults import POINTS, REGION_POINTS
+from schemas.message import Lane
 from tests.matrix.region import RECOVERY_S, Region
 from tests.waiting import until
 
-#: Points that are not reached here: an object store has nothing to sync, and what the keeper does after hours, it does
-#: not do in minutes (tests/keeper kills it at each of these).
-NOT_REACHED = frozenset(
-    {"store.synced"} | {point for point in REGION_POINTS if point.startswith(("collector.", "compactor."))}
-)
+#: An object store has nothing to sync.
+NOT_REACHED = frozenset({"store.synced"})
+#: Reached when something that a kill left behind is old enough: armed when a round begins, and waited for at its end.
+_LATE = "collector."
 #: Longer than the session timeout of the region's groups, in seconds.
 LOST_S = 8.0
 _BRIEFLY_S = 3.0
+#: Longest wait for something to be collected, in seconds: its age, and a little.
+_COLLECTED_S = 240.0
+_OUT_OF_RESOURCES = 0xA700
+#: Messages of a partition that are delivered once more.
+_REWOUND = 40
+_MINUTES_S, _DAY_S = 600.0, 86400.0
 
 Act = Callable[[Region, random.Random], None]
 
@@ -35,12 +47,18 @@ class Fault:
     name: str
     what: str
     act: Act
+    #: What is done when its round begins; `act` then only waits for it.
+    ahead: Act | None = None
+    #: Whether it belongs at the end of a round.
+    is_late: bool = False
+    #: Whether it needs a disk that can be filled.
+    fills_disk: bool = False
 
 
 def at_points() -> list[Fault]:
     """kill -9 of whoever reaches a named point first."""
     points = [point for point in (*POINTS, *REGION_POINTS) if point not in NOT_REACHED]
-    return [Fault(name=f"kill at {point}", what=_meaning(point), act=_killing_at(point)) for point in points]
+    return [_at(point) for point in points]
 
 
 def of_processes() -> list[Fault]:
@@ -78,21 +96,53 @@ def of_components() -> list[Fault]:
     ]
 
 
+def of_disks() -> list[Fault]:
+    """No byte is free."""
+    return [
+        Fault(name="an edge's disk is full", what="taken by something else; freed", act=_fill_edge, fills_disk=True),
+        Fault(name="a broker's disk is full", what="it ends; freed, started", act=_fill_broker, fills_disk=True),
+    ]
+
+
+def of_time() -> list[Fault]:
+    """What was is again, and clocks that say so."""
+    return [
+        Fault(
+            name="PostgreSQL is restored",
+            what="to what it was when the round began, and `archive reconcile` run, while everyone goes on",
+            ahead=_back_up,
+            act=_restore,
+        ),
+        Fault(name="messages are delivered again", what="a lane's group is set back", act=_rewind),
+        Fault(name="a clock jumps", what="ten minutes ahead or back, of one role, and stays so", act=_jump),
+        Fault(name="a clock is a day off", what="of one role, for seconds", act=_be_a_day_off),
+    ]
+
+
 def catalogue() -> list[Fault]:
     """Every fault, once."""
-    return [*at_points(), *of_processes(), *of_components()]
+    return [*at_points(), *of_processes(), *of_components(), *of_disks(), *of_time()]
 
 
 # ---- acts ----------------------------------------------------------------------------------------------------------
 
 
-def _killing_at(point: str) -> Act:
-    def act(region: Region, _: random.Random) -> None:
-        armed = region.faults / point
-        armed.touch()
-        until(lambda: not armed.exists(), timeout_s=RECOVERY_S, what=f"a death at {point}")
+def _at(point: str) -> Fault:
+    def arm(region: Region, _: random.Random) -> None:
+        (region.faults / point).touch()
 
-    return act
+    def await_death(region: Region, _: random.Random) -> None:
+        armed = region.faults / point
+        until(lambda: not armed.exists(), timeout_s=_COLLECTED_S, what=f"a death at {point}")
+
+    def act(region: Region, rng: random.Random) -> None:
+        arm(region, rng)
+        await_death(region, rng)
+
+    name = f"kill at {point}"
+    if point.startswith(_LATE):
+        return Fault(name=name, what=_meaning(point), ahead=arm, act=await_death, is_late=True)
+    return Fault(name=name, what=_meaning(point), act=act)
 
 
 def _killing(kind: str) -> Act:
@@ -208,6 +258,80 @@ def _held(region: Region) -> Iterator[None]:
         yield
     finally:
         region.proxy.release()
+
+
+def _fill_edge(region: Region, _: random.Random) -> None:
+    disk = region.disks[region.cluster.edges[0].folder]
+    refused = region.ledger.refusals[_OUT_OF_RESOURCES]
+    disk.fill()
+    try:
+        until(
+            lambda: region.ledger.refusals[_OUT_OF_RESOURCES] > refused,
+            timeout_s=RECOVERY_S,
+            what="a refusal by the edge whose disk is full",
+        )
+        _pause(_BRIEFLY_S)
+    finally:
+        disk.free()
+
+
+def _fill_broker(region: Region, _: random.Random) -> None:
+    broker = region.cluster.kafka.brokers[0]
+    disk = region.disks[broker.folder]
+    disk.fill()
+    try:
+        until(lambda: not broker.is_running, timeout_s=RECOVERY_S, what="the end of a broker whose disk is full")
+    finally:
+        disk.free()
+    broker.start()
+
+
+def _back_up(region: Region, _: random.Random) -> None:
+    region.cluster.postgres.back_up()
+
+
+def _restore(region: Region, _: random.Random) -> None:
+    region.cluster.postgres.kill()
+    region.cluster.postgres.restore()
+    assert region.cluster.ask("archive", "reconcile")["clean"]
+
+
+def _rewind(region: Region, rng: random.Random) -> None:
+    lane = rng.choice(list(Lane))
+    with region.stopped(region.cluster.workers[list(Lane).index(lane)]):
+        configuration = kafka_configuration(region.settings)
+        until(
+            lambda: _is_set_back(configuration, lane),
+            timeout_s=RECOVERY_S,
+            what="an empty group, whose positions can be set",
+        )
+
+
+def _is_set_back(configuration: KafkaConfiguration, lane: Lane) -> bool:
+    """Set the positions of a group back; not as long as it has members."""
+    earlier = [
+        TopicPartition(partition.topic, partition.partition, max(found.first, (found.committed or 0) - _REWOUND))
+        for partition, found in LogTopics(configuration).reach(lane).items()
+    ]
+    group, admin = configuration.group(lane), AdminClient(configuration.admin())
+    asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, earlier)])
+    try:
+        asked[group].result(10)
+    except KafkaException:
+        return False
+    return True
+
+
+def _jump(region: Region, rng: random.Random) -> None:
+    role = rng.choice(region.cluster.roles)
+    (role.folder / CLOCK).write_text(str(rng.choice([-_MINUTES_S, _MINUTES_S])))
+
+
+def _be_a_day_off(region: Region, rng: random.Random) -> None:
+    clock = rng.choice(region.cluster.roles).folder / CLOCK
+    clock.write_text(str(rng.choice([-_DAY_S, _DAY_S])))
+    _pause(_BRIEFLY_S)
+    clock.write_text("0")
 
 
 def _pause(seconds: float) -> None:

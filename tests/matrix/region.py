@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from archive.catalog import CatalogReader
+from archive.opening import open_catalog_reader
 from region.cluster import Cluster
 from region.role import Role
 from runtime.errors import SansfilmError
+from runtime.settings import CommonSettings
 from tests.crash.account import SCOPE
 from tests.crash.ledger import Ledger
 from tests.crash.modalities import CStoreModality, Modality, StowModality
+from tests.matrix.disks import SmallDisk
 from tests.region.proxy import Proxy
 from tests.waiting import until
 
@@ -35,9 +39,10 @@ class Region:
     ledger: Ledger
     #: A file named as a fault point here kills whoever reaches it.
     faults: Path
-    reader: CatalogReader
     #: Between every role and the object store.
     proxy: Proxy
+    #: Those of an edge and of a broker that can be filled, by folder; none where that is not allowed.
+    disks: Mapping[Path, SmallDisk]
     #: Roles that are meant to be down now.
     down: set[int] = field(default_factory=set)
 
@@ -59,6 +64,27 @@ class Region:
         finally:
             stop.set()
             thread.join()
+
+    @cached_property
+    def reader(self) -> CatalogReader:
+        """Of the region's catalog; closed by the owner of the region."""
+        return open_catalog_reader(self.settings)
+
+    @property
+    def settings(self) -> CommonSettings:
+        """Those of a process that asks the region."""
+        given = {name.removeprefix("SANSFILM_").lower(): value for name, value in self.cluster.web.settings.items()}
+        return CommonSettings(**{name: value for name, value in given.items() if name in CommonSettings.model_fields})  # type: ignore[arg-type]
+
+    @contextmanager
+    def stopped(self, role: Role) -> Iterator[None]:
+        """A role that an operator stops, and starts again."""
+        self.down.add(id(role))
+        try:
+            role.stop()
+            yield
+        finally:
+            self.down.remove(id(role))
 
     def pids(self) -> dict[str, int]:
         """Processes of the product by ``role/process``, such as ``edge-0/forwarder``."""
