@@ -17,6 +17,7 @@ from region.ports import free_ports
 from region.postgres import PostgresServer
 from region.role import Role
 from region.seaweedfs import EDGE, WORKER, Identity, SeaweedS3
+from runtime.settings import CommonSettings
 from schemas.message import Lane
 
 _COMMAND: Final = "from cli.main import main; main()"
@@ -71,6 +72,11 @@ class Cluster:
     def environment(self) -> Mapping[str, str]:
         """What a command of the product needs to ask about this region."""
         return self.web.environment
+
+    def settings(self) -> CommonSettings:
+        """The settings of a process that asks about this region."""
+        given = {name.removeprefix("SANSFILM_").lower(): value for name, value in self.web.settings.items()}
+        return CommonSettings(**{name: value for name, value in given.items() if name in CommonSettings.model_fields})  # type: ignore[arg-type]
 
     def start(self) -> None:
         """Start everything, in the order in which one needs the other."""

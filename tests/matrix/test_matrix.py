@@ -21,7 +21,6 @@ import pytest
 from archive.opening import open_catalog_reader, open_store
 from region.cluster import Cluster, Shape
 from runtime.faults import FOLDER_VARIABLE
-from runtime.settings import CommonSettings
 from tests.crash.account import check_account
 from tests.crash.ledger import Ledger
 from tests.crash.modalities import INLINE_MAX_BYTES
@@ -96,7 +95,7 @@ class under_fire:  # noqa: N801 - reads as a statement
             proxy = self._stack.enter_context(Proxy(cluster.s3.port))
             settings["SANSFILM_S3_ENDPOINT"] = f"http://127.0.0.1:{proxy.port}"
             self._stack.enter_context(cluster)
-            reader = self._stack.enter_context(closing(open_catalog_reader(settings_of(cluster))))
+            reader = self._stack.enter_context(closing(open_catalog_reader(cluster.settings())))
         except BaseException:
             self._stack.close()
             raise
@@ -106,15 +105,9 @@ class under_fire:  # noqa: N801 - reads as a statement
         self._stack.close()
 
 
-def settings_of(cluster: Cluster) -> CommonSettings:
-    """The settings of this process, as one that asks the region."""
-    given = {name.removeprefix("SANSFILM_").lower(): value for name, value in cluster.web.settings.items()}
-    return CommonSettings(**{name: value for name, value in given.items() if name in CommonSettings.model_fields})  # type: ignore[arg-type]
-
-
 def account(region: Region) -> int:
     """Everything that must hold; gives the number of versions."""
-    with closing(open_store(settings_of(region.cluster))) as store:
+    with closing(open_store(region.cluster.settings())) as store:
         committed = check_account(region.reader, store, region.ledger).total()
     assert region.cluster.ask("archive", "verify")["clean"]
     return committed
