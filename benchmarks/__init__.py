@@ -12,6 +12,8 @@ host, commit, versions and parameters go with them as JSON. The smoke sizes run 
 | `stages`    | what each stage costs an instance, alone |
 | `flames`    | flame graphs of edge and worker under load |
 | `kafka`     | the log on Kafka beside the local one: rates, and CPU of client and broker |
+| `scaling`   | one load to 1, 2 and 4 workers of a region; what workers that come and go cost; the account |
+| `small_objects` | 1,635 small files through a region to S3 and to a folder: time and PUTs |
 | `replay_mri`| a week of a region replayed at a scale and speed-up: rate, lag, latencies by lane, urgent under load |
 | `ceilings`  | what the machine itself can do: disk with sync, loopback, memory |
 | `floor_peer`, `pynetdicom_peer` | two of the receivers: the least a durable one costs, and pynetdicom's own |

@@ -134,9 +134,9 @@ def _run(suite: str, name: str, start: Start, folder: Path, associations: int, f
     )
 
 
-def send(port: int, files: Sequence[Path], associations: int) -> None:
+def send(port: int, files: Sequence[Path], associations: int, *, called_ae: str = "BENCH") -> None:
     """Send with DCMTK's storescu; every instance must be answered with Success."""
-    command = ["storescu", "-q", "-pdu", "131072", "-aec", "BENCH", "127.0.0.1", str(port)]
+    command = ["storescu", "-q", "-pdu", "131072", "-aec", called_ae, "127.0.0.1", str(port)]
     environment = {**os.environ, "TCP_NODELAY": "1"}
     senders = [
         subprocess.Popen([*command, *map(str, files[number::associations])], env=environment)

@@ -69,7 +69,7 @@ def sansfilm(
             port=dicom,
             pid=process.pid,
             settings={key: value for key, value in settings.items() if "DIR" not in key and "PORT" not in key},
-            found=None if edge_only else lambda: _sansfilm_found(http),
+            found=None if edge_only else lambda: sansfilm_found(http),
         )
 
 
@@ -155,7 +155,8 @@ def orthanc(folder: Path, *, jpeg_ls: bool = False) -> Iterator[Receiver]:
         )
 
 
-def _sansfilm_found(http: int) -> int:
+def sansfilm_found(http: int) -> int:
+    """Instances that QIDO-RS tells of in the first hundred studies, at the port of a web role."""
     studies = _get_json(f"http://127.0.0.1:{http}/dicom-web/studies?limit=100")
     return sum(int(study["00201208"]["Value"][0]) for study in studies or ())
 

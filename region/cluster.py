@@ -18,6 +18,7 @@ from region.postgres import PostgresServer
 from region.role import Role
 from region.seaweedfs import EDGE, WORKER, Identity, SeaweedS3
 from runtime.clock import FILE_VARIABLE as CLOCK_VARIABLE
+from runtime.settings import CommonSettings
 from schemas.message import Lane
 
 _COMMAND: Final = "from cli.main import main; main()"
@@ -76,6 +77,11 @@ class Cluster:
     def environment(self) -> Mapping[str, str]:
         """What a command of the product needs to ask about this region."""
         return self.web.environment
+
+    def settings(self) -> CommonSettings:
+        """The settings of a process that asks about this region."""
+        given = {name.removeprefix("SANSFILM_").lower(): value for name, value in self.web.settings.items()}
+        return CommonSettings(**{name: value for name, value in given.items() if name in CommonSettings.model_fields})  # type: ignore[arg-type]
 
     def start(self) -> None:
         """Start everything, in the order in which one needs the other."""

@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +31,7 @@ from typing import Final
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+from prometheus_client.parser import text_string_to_metric_families
 
 from region.ports import free_ports
 from runtime.lifecycle import die_with_parent
@@ -36,6 +39,7 @@ from runtime.lifecycle import die_with_parent
 READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 _POLL_S = 0.02
+_METRICS_TIMEOUT_S = 10.0
 #: An object in each bucket, by which the server shows that it is ready.
 _PROBE = "probe"
 _ROLES = ("s3", "filer", "master", "volume", "admin")
@@ -79,7 +83,7 @@ class SeaweedS3:
         self._buckets = tuple(buckets)
         self._prefix = f"{prefix}/" if prefix else ""
         self._tenant = tenant
-        self._ports = free_ports(2 * len(_ROLES))
+        self._ports = free_ports(2 * len(_ROLES) + 1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -97,6 +101,16 @@ class SeaweedS3:
         """Every port that it listens on."""
         return tuple(self._ports)
 
+    def requests(self) -> Mapping[str, int]:
+        """S3 requests answered since its start, by method, as the server itself counts them; refused ones too."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[-1]}/metrics", timeout=_METRICS_TIMEOUT_S) as page:
+            families = text_string_to_metric_families(page.read().decode())
+        counted = Counter[str]()
+        for sample in (sample for family in families for sample in family.samples):
+            if sample.name == "SeaweedFS_s3_request_total":
+                counted[sample.labels["type"]] += int(sample.value)
+        return counted
+
     def start(self) -> None:
         """Start on the same data and ports as before, and wait until it answers.
 
@@ -113,7 +127,7 @@ class SeaweedS3:
                 [_weed(), f"-logdir={self._folder}", "mini", f"-dir={self._folder / 'data'}", *_FLAGS]
                 + [f"-{role}.port={self._ports[number]}" for number, role in enumerate(_ROLES)]
                 + [f"-{role}.port.grpc={self._ports[len(_ROLES) + number]}" for number, role in enumerate(_ROLES)]
-                + [f"-s3.config={config}", f"-bucket={','.join(self._buckets)}"],
+                + [f"-metricsPort={self._ports[-1]}", f"-s3.config={config}", f"-bucket={','.join(self._buckets)}"],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

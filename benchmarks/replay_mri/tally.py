@@ -36,7 +36,7 @@ class Plan:
     speed_up: float
     #: Nine digits of every UID: runs against one archive must not meet.
     run: int
-    #: Instances a second and lane, per process, that the probes are told of; 0: none.
+    #: Instances a second and lane, per process, that the probes are told of; 0: none, infinite: every one.
     probes_per_s: float
 
     @property
@@ -95,9 +95,9 @@ class Ledger:
         self._next_probe_s = dict.fromkeys(Lane, 0.0)
 
     def acknowledged(self, exam: Exam, content: ExamContent, index: int, size_bytes: int, latency_s: float) -> None:
-        now_s = time.monotonic()
         lane = exam.lane
         with self._lock:
+            now_s = time.monotonic()
             self.tally.instances[lane.value] += 1
             self.tally.sent_bytes[lane.value] += size_bytes
             latencies = self.tally.latencies_s[lane.value]

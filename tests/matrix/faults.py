@@ -299,7 +299,7 @@ def _restore(region: Region, _: random.Random) -> None:
 def _rewind(region: Region, rng: random.Random) -> None:
     lane = rng.choice(list(Lane))
     with region.stopped(region.cluster.workers[list(Lane).index(lane)]):
-        configuration = kafka_configuration(region.settings)
+        configuration = kafka_configuration(region.cluster.settings())
         until(
             lambda: _is_set_back(configuration, lane),
             timeout_s=RECOVERY_S,

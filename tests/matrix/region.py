@@ -16,7 +16,6 @@ from archive.opening import open_catalog_reader
 from region.cluster import Cluster
 from region.role import Role
 from runtime.errors import SansfilmError
-from runtime.settings import CommonSettings
 from tests.crash.account import SCOPE
 from tests.crash.ledger import Ledger
 from tests.crash.modalities import CStoreModality, Modality, StowModality
@@ -68,13 +67,7 @@ class Region:
     @cached_property
     def reader(self) -> CatalogReader:
         """Of the region's catalog; closed by the owner of the region."""
-        return open_catalog_reader(self.settings)
-
-    @property
-    def settings(self) -> CommonSettings:
-        """Those of a process that asks the region."""
-        given = {name.removeprefix("SANSFILM_").lower(): value for name, value in self.cluster.web.settings.items()}
-        return CommonSettings(**{name: value for name, value in given.items() if name in CommonSettings.model_fields})  # type: ignore[arg-type]
+        return open_catalog_reader(self.cluster.settings())
 
     @contextmanager
     def stopped(self, role: Role) -> Iterator[None]:

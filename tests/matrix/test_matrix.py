@@ -139,7 +139,7 @@ class under_fire:  # noqa: N801 - reads as a statement
 
 def account(region: Region) -> int:
     """Everything that must hold; gives the number of versions."""
-    with closing(open_store(region.settings)) as store:
+    with closing(open_store(region.cluster.settings())) as store:
         committed = check_account(region.reader, store, region.ledger).total()
     assert region.cluster.ask("archive", "verify")["clean"]
     return committed

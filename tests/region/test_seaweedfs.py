@@ -36,6 +36,16 @@ def test_a_request_without_credentials_is_refused(seaweed: SeaweedS3, method: st
     connection.close()
 
 
+def test_it_counts_what_it_was_asked(tmp_path: Path) -> None:
+    with SeaweedS3(tmp_path) as server:
+        before, access = server.requests(), access_to(server.port, "a")
+        for number in range(3):
+            obstore.put(access.writing(), f"x{number}", b"content", use_multipart=False)
+        obstore.get(access.reading(), "x0").bytes()
+        after = server.requests()
+    assert {method: after[method] - before[method] for method in ("PUT", "GET")} == {"PUT": 3, "GET": 1}
+
+
 def test_what_was_put_is_there_after_a_kill_and_after_a_stop(tmp_path: Path) -> None:
     with SeaweedS3(tmp_path, buckets=("archive", "second")) as server:
         access, second = access_to(server.port, "a"), access_to(server.port, "a", bucket="second")
