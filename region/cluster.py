@@ -25,14 +25,24 @@ Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerShape:
+    """One worker."""
+
+    lanes: Sequence[Lane]
+    #: nice(2): 19 leaves the processor to whoever wants it.
+    niceness: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """How large the region is."""
 
     brokers: int = 3
+    #: Of each partition of the product's topics; None: three, or as many as there are brokers.
+    replication: int | None = None
     partitions: int = 6
     edges: int = 2
-    #: Workers by the lanes they take.
-    workers: Sequence[Sequence[Lane]] = tuple((lane,) for lane in Lane)
+    workers: Sequence[WorkerShape] = tuple(WorkerShape(lanes=(lane,)) for lane in Lane)
     ack_mode: str = "spool"
     #: Ports of the edges and of web; free ones where none are given.
     dicom_ports: Sequence[int] = ()
@@ -50,7 +60,7 @@ class Cluster:
         self.folder = folder
         self._notice = notice
         self._stack = ExitStack()
-        self._replication = min(self.shape.brokers, 3)
+        self._replication = self.shape.replication or min(self.shape.brokers, 3)
         self.kafka = KafkaCluster(folder / "kafka", count=self.shape.brokers)
         self.postgres = PostgresServer(folder / "postgres")
         self.s3 = SeaweedS3(folder / "s3", buckets=[_BUCKET], prefix=_PREFIX)
@@ -171,7 +181,10 @@ class Cluster:
         self.web = Role(["web"], self.folder / "web", web, awaits=["web"])
         self.keeper = Role(["keeper"], self.folder / "keeper", self._common(WORKER), awaits=["keeper"])
         self.edges = [self.edge_role(number) for number in range(self.shape.edges)]
-        self.workers = [self.worker_role(number, lanes) for number, lanes in enumerate(self.shape.workers)]
+        self.workers = [
+            self.worker_role(number, worker.lanes, niceness=worker.niceness)
+            for number, worker in enumerate(self.shape.workers)
+        ]
 
     def _common(self, identity: Identity) -> dict[str, str]:
         return {
