@@ -59,7 +59,7 @@ _OWN: Final = ("embedded", "cluster")
 _FILES: Final = ("folder", "json", "markdown", "picture")
 _LONG_S = 30.0
 #: Of a region: its brokers compile themselves while they warm up.
-_WARM_UP_S = 10.0
+_WARM_UP_S = 5.0
 Start = Callable[[], AbstractContextManager[Target]]
 #: Told of all runs so far, and of what else the report says, after each run.
 Keep = Callable[[Mapping[str, Outcome], Mapping[str, object]], None]
@@ -116,18 +116,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     to.add_argument("--transcode", nargs="+", choices=["keep", "htj2k"], default=["htj2k"], help="in turn")
     to.add_argument("--inline-max-bytes", nargs="+", type=int, default=[None], help="in turn; above: claim check")
-    to.add_argument("--brokers", type=int, default=3, help="cluster: Kafka brokers")
+    to.add_argument("--brokers", type=_count, default=3, help="cluster: Kafka brokers")
     to.add_argument(
-        "--replication", nargs="+", type=int, default=[None], help="cluster, in turn: replicas; default: 3 if it can"
+        "--replication", nargs="+", type=_count, default=[None], help="cluster, in turn: replicas; default: 3 if it can"
     )
-    to.add_argument("--edges", type=int, default=2, help="cluster: edges, among which devices take turns")
+    to.add_argument("--edges", type=_count, default=2, help="cluster: edges, among which devices take turns")
     to.add_argument(
         "--ack-mode", choices=["spool", "kafka"], default="spool", help="cluster: who answers for durability"
     )
     to.add_argument(
         "--workers", nargs="+", default=WORKERS, metavar="LANE=COUNT[@NICENESS]", help=f"cluster: {' '.join(WORKERS)}"
     )
-    to.add_argument("--warm-up-s", type=float, help="sent before and not counted; default: 10 for a cluster, else 0")
+    to.add_argument("--warm-up-s", type=float, help="sent before and not counted; default: 5 for a cluster, else 0")
     to.add_argument("--web", default="", help="root of a running system's readers")
     to.add_argument(
         "--metrics",
@@ -162,6 +162,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.warm_up_s is None:
         options.warm_up_s = _WARM_UP_S if options.target == "cluster" else 0.0
     return options
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, object]:

@@ -53,7 +53,7 @@ def test_workers_that_are_none_are_refused(texts: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--replication", "1", "4"], ["--workers", "urgent=1"], ["--target", "127.0.0.1:11112"]],
+    [["--replication", "1", "4"], ["--edges", "0"], ["--workers", "urgent=1"], ["--target", "127.0.0.1:11112"]],
     ids=" ".join,
 )
 def test_options_that_cannot_be_are_told_before_anything_starts(
