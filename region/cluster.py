@@ -29,14 +29,24 @@ Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerShape:
+    """One worker."""
+
+    lanes: Sequence[Lane]
+    #: nice(2): 19 leaves the processor to whoever wants it.
+    niceness: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """How large the region is."""
 
     brokers: int = 3
+    #: Of each partition of the product's topics; None: three, or as many as there are brokers.
+    replication: int | None = None
     partitions: int = 6
     edges: int = 2
-    #: Workers by the lanes they take.
-    workers: Sequence[Sequence[Lane]] = tuple((lane,) for lane in Lane)
+    workers: Sequence[WorkerShape] = tuple(WorkerShape(lanes=(lane,)) for lane in Lane)
     ack_mode: str = "spool"
     #: Ports of the edges and of web; free ones where none are given.
     dicom_ports: Sequence[int] = ()
@@ -56,7 +66,7 @@ class Cluster:
         self.folder = folder
         self._notice = notice
         self._stack = ExitStack()
-        self._replication = min(self.shape.brokers, 3)
+        self._replication = self.shape.replication or min(self.shape.brokers, 3)
         self.kafka = KafkaCluster(folder / "kafka", count=self.shape.brokers)
         self.postgres = PostgresServer(folder / "postgres")
         self.s3 = SeaweedS3(folder / "s3", buckets=[_BUCKET], prefix=_PREFIX)
@@ -181,7 +191,10 @@ class Cluster:
         self.web = self._role("web", "web", web)
         self.keeper = self._role("keeper", "keeper", self._common(WORKER))
         self.edges = [self.edge_role(number) for number in range(self.shape.edges)]
-        self.workers = [self.worker_role(number, lanes) for number, lanes in enumerate(self.shape.workers)]
+        self.workers = [
+            self.worker_role(number, worker.lanes, niceness=worker.niceness)
+            for number, worker in enumerate(self.shape.workers)
+        ]
 
     def _role(
         self, word: str, name: str, settings: Mapping[str, str], *, awaits: Sequence[str] = (), niceness: int = 0

@@ -154,6 +154,12 @@ class PostgresServer:
 
     # ---- use ----
 
+    @property
+    def pid(self) -> int:
+        """The running postmaster, the parent of every backend."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, database: str = "postgres") -> str:
         """How to reach a database, password included."""
         return f"postgresql://{USER}:{self._password}@127.0.0.1:{self.port}/{database}"

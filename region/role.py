@@ -39,8 +39,9 @@ class Role:
         """`awaits` are the processes, such as ``edge`` and ``forwarder``, that must be ready."""
         self.folder = folder
         self.settings = {"SANSFILM_DATA_DIR": str(folder), **settings}
+        #: What of it serves health and metrics, in the run folder.
+        self.awaits = tuple(awaits)
         self._words = list(words)
-        self._awaits = list(awaits)
         self._niceness = niceness
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -93,7 +94,7 @@ class Role:
             NotReady: not within a minute, or it ended.
         """
         ends_s = time.monotonic() + READY_TIMEOUT_S
-        while not all(is_ready(self.folder / "run", process) for process in self._awaits):
+        while not all(is_ready(self.folder / "run", process) for process in self.awaits):
             if not self.is_running or time.monotonic() > ends_s:
                 raise NotReady(f"sansfilm {self.name} is not ready: {self.last_words()}")
             time.sleep(_POLL_S)
@@ -122,7 +123,7 @@ class Role:
         """SIGTERM, and the exit code; kill what has not ended in time. 0 if it did not run."""
         if self._process is None:
             return 0
-        self.thaw()
+        self._process.send_signal(signal.SIGCONT)  # unlike `thaw`, nothing to a process that has ended
         self._process.terminate()
         try:
             return self._process.wait(STOP_TIMEOUT_S)

@@ -87,6 +87,12 @@ class SeaweedS3:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def port(self) -> int:
         """The port of the S3 protocol."""
         return self._ports[0]

@@ -15,7 +15,7 @@ probes ask the readers when what was acknowledged can be read. The report holds 
 | `sink`     | a receiver that does nothing: the sender's own ceiling |
 | `probes`   | from the acknowledgement until QIDO-RS finds an instance and WADO-RS gives it |
 | `gauges`   | what runs meanwhile: rate and lag from /metrics; CPU, memory and bytes written from /proc |
-| `targets`  | `sansfilm up` in a folder of its own, or a system that runs already |
+| `targets`  | `sansfilm up` or a whole region in a folder of its own, or a system that runs already |
 | `replay`   | one run: devices against a target, until everything is committed |
 | `urgent`   | the urgent lane alone and beside saturating bulk |
 | `report`   | the figures as JSON and as tables |

@@ -13,14 +13,17 @@ of the stress profile. Sender and system share this machine: the sender's own CP
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import shutil
+import os
+import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -28,12 +31,14 @@ from benchmarks.replay_mri.devices import LANE_RULES, Device, devices_of
 from benchmarks.replay_mri.gauges import Sample
 from benchmarks.replay_mri.picture import draw
 from benchmarks.replay_mri.profile import HOUR_S, MB, PROFILES
-from benchmarks.replay_mri.replay import Ceiling, Outcome, Pace, ceiling, replay
-from benchmarks.replay_mri.report import context, figures, side_by_side
+from benchmarks.replay_mri.replay import Ceiling, Outcome, Pace, ceiling, replay, warm_up
+from benchmarks.replay_mri.report import context, figures, markdown, side_by_side
 from benchmarks.replay_mri.schedule import week
-from benchmarks.replay_mri.targets import Target, embedded, running
+from benchmarks.replay_mri.targets import WORKERS, Target, cluster, embedded, running, workers_of
 from benchmarks.replay_mri.urgent import emergency_scanners, migration, verdict
 from cli.output import err, out, size_text
+from region.cluster import Shape
+from runtime.errors import Misconfigured
 
 _EPILOG = f"""examples
   how much does this machine take, as it comes and transcoded, inline and as claim checks?
@@ -42,29 +47,46 @@ _EPILOG = f"""examples
     python -m benchmarks.replay_mri --scale 0.1 --speed-up 10 --hour 10 --seconds 720
   does an emergency wait for a migration, at full speed and at 20 MB/s?
     python -m benchmarks.replay_mri --urgent-under-load --seconds 60 --bulk-mb-per-s 0 20
+  a region of three brokers, PostgreSQL and S3 on this machine: what do replicas and claim checks cost?
+    python -m benchmarks.replay_mri --target cluster --saturate --seconds 15 --replication 1 3 \\
+        --inline-max-bytes 1048576 65536
   a system that runs already (its edges must have SANSFILM_LANE_RULES={LANE_RULES}):
     python -m benchmarks.replay_mri --target edge.example:11112 --web http://web.example:8080 \\
         --metrics http://edge.example:8080/metrics http://worker.example:8080/metrics --pid worker=4711 broker=4712
 """
+_OWN: Final = ("embedded", "cluster")
+#: Options that say where something is written, not what is measured.
+_FILES: Final = ("folder", "json", "markdown", "picture")
 _LONG_S = 30.0
+#: Of a region: its brokers compile themselves while they warm up.
+_WARM_UP_S = 5.0
 Start = Callable[[], AbstractContextManager[Target]]
+#: Told of all runs so far, and of what else the report says, after each run.
+Keep = Callable[[Mapping[str, Outcome], Mapping[str, object]], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what was asked for and print it."""
     options = _options(arguments)
-    work = Path(tempfile.mkdtemp(prefix="replay-", dir=options.folder))
-    try:
+    with ended_in_order(), tempfile.TemporaryDirectory(prefix="replay-", dir=options.folder) as folder:
+        work = Path(folder)
         about = {"parameters": _parameters(options), **context(work)}
+        keep = partial(_keep, options, about)
         if options.urgent_under_load:
-            runs, more = _urgent(options, work)
+            _urgent(options, work, keep)
         else:
-            runs, more = _replayed(options, work)
-    finally:
-        shutil.rmtree(work)
+            _replayed(options, work, keep)
+
+
+def _keep(
+    options: argparse.Namespace, about: Mapping[str, object], runs: Mapping[str, Outcome], more: Mapping[str, object]
+) -> None:
+    """Write the files that were asked for; after each run, so that a later one that fails takes none with it."""
     if options.json:
         report = {"context": about, **more, "runs": {name: figures(run) for name, run in runs.items()}}
         Path(options.json).write_text(json.dumps(report, indent=1))
+    if options.markdown:
+        Path(options.markdown).write_text(markdown(runs))
     if options.picture:
         Path(options.picture).write_text(draw(runs))
 
@@ -87,13 +109,32 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     load.add_argument("--seed", type=int, default=1)
     load.add_argument("--sender-processes", type=int, default=2)
     to = parser.add_argument_group("to whom")
-    to.add_argument("--target", default="embedded", help="embedded: sansfilm up in a folder of its own; or HOST:PORT")
-    to.add_argument("--transcode", nargs="+", choices=["keep", "htj2k"], default=["htj2k"], help="embedded, in turn")
     to.add_argument(
-        "--inline-max-bytes", nargs="+", type=int, default=[None], help="embedded, in turn; above: claim check"
+        "--target",
+        default="embedded",
+        help="embedded: sansfilm up in a folder of its own; cluster: a region of its own; or HOST:PORT",
     )
+    to.add_argument("--transcode", nargs="+", choices=["keep", "htj2k"], default=["htj2k"], help="in turn")
+    to.add_argument("--inline-max-bytes", nargs="+", type=int, default=[None], help="in turn; above: claim check")
+    to.add_argument("--brokers", type=_count, default=3, help="cluster: Kafka brokers")
+    to.add_argument(
+        "--replication", nargs="+", type=_count, default=[None], help="cluster, in turn: replicas; default: 3 if it can"
+    )
+    to.add_argument("--edges", type=_count, default=2, help="cluster: edges, among which devices take turns")
+    to.add_argument(
+        "--ack-mode", choices=["spool", "kafka"], default="spool", help="cluster: who answers for durability"
+    )
+    to.add_argument(
+        "--workers", nargs="+", default=WORKERS, metavar="LANE=COUNT[@NICENESS]", help=f"cluster: {' '.join(WORKERS)}"
+    )
+    to.add_argument("--warm-up-s", type=float, help="sent before and not counted; default: 5 for a cluster, else 0")
     to.add_argument("--web", default="", help="root of a running system's readers")
-    to.add_argument("--metrics", nargs="*", default=[], help="its /metrics pages; default: the one of --web")
+    to.add_argument(
+        "--metrics",
+        nargs="*",
+        default=[],
+        help="its /metrics pages, or sockets of processes in run/; default: the page of --web",
+    )
     to.add_argument("--pid", nargs="*", default=[], help="ROLE=PID of its processes on this machine")
     ask = parser.add_argument_group("what is asked")
     ask.add_argument("--probes-per-s", type=float, default=2.0, help="instances looked for, a second and lane")
@@ -107,15 +148,31 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     ask.add_argument("--bulk-mb-per-s", nargs="+", type=float, default=[0.0], help="quota of bulk, in turn; 0: none")
     parser.add_argument("--folder", default=None, help="where to work; default: the system's temporary folder")
     parser.add_argument("--json", default=None, help="file for the full report")
+    parser.add_argument("--markdown", default=None, help="file for the table as a page has it")
     parser.add_argument("--picture", default=None, help="file for rate and lag over time, as SVG")
     options = parser.parse_args(arguments)
-    if options.target != "embedded" and not options.web:
+    if options.target not in _OWN and not options.web:
         parser.error("--target needs --web: where the readers of that system answer")
+    if max(replicas or 1 for replicas in options.replication) > options.brokers:
+        parser.error("--replication: there are not that many --brokers")
+    try:
+        options.workers = workers_of(options.workers)
+    except Misconfigured as error:
+        parser.error(f"--workers: {error}")
+    if options.warm_up_s is None:
+        options.warm_up_s = _WARM_UP_S if options.target == "cluster" else 0.0
     return options
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
 def _parameters(options: argparse.Namespace) -> dict[str, object]:
-    return {name: value for name, value in vars(options).items() if name not in ("folder", "json", "picture")}
+    kept = {name: value for name, value in vars(options).items() if name not in _FILES}
+    return {**kept, "workers": [asdict(worker) for worker in options.workers]}
 
 
 def _pace(options: argparse.Namespace) -> Pace:
@@ -130,19 +187,20 @@ def _pace(options: argparse.Namespace) -> Pace:
     )
 
 
-def _replayed(options: argparse.Namespace, work: Path) -> tuple[dict[str, Outcome], dict[str, object]]:
+def _replayed(options: argparse.Namespace, work: Path, keep: Keep) -> None:
     pace, devices = _pace(options), _devices(options)
     reached = ceiling(devices, pace, seconds=options.ceiling_s) if options.ceiling_s else None
-    runs = {}
+    runs: dict[str, Outcome] = {}
     for name, target in _targets(options, work):
-        with target() as running_target, _progress(name) as on_sample:
+        with _progress(name) as on_sample, target() as running_target:
+            if options.warm_up_s:
+                warm_up(running_target, devices, pace, seconds=options.warm_up_s)
             runs[name] = replay(running_target, devices, pace, on_sample=on_sample)
-        shutil.rmtree(work / name, ignore_errors=True)
+        keep(runs, {"ceiling": _ceiling(reached)})
     out().print(_heading(options, devices), side_by_side(runs, reached))
-    return runs, {"ceiling": _ceiling(reached)}
 
 
-def _urgent(options: argparse.Namespace, work: Path) -> tuple[dict[str, Outcome], dict[str, object]]:
+def _urgent(options: argparse.Namespace, work: Path, keep: Keep) -> None:
     """Quiet, then loaded at each quota, each against a system of its own."""
     asked = max(options.probes_per_s, 2 * options.urgent_per_s)  # every instance of the urgent lane
     pace, kind = replace(_pace(options), probes_per_s=asked), PROFILES[options.profile].kinds[0]
@@ -153,19 +211,21 @@ def _urgent(options: argparse.Namespace, work: Path) -> tuple[dict[str, Outcome]
     for quota in options.bulk_mb_per_s:
         name = f"bulk at {quota:g} MB/s" if quota else "bulk saturating"
         loads[name] = migration(kind, devices=options.bulk_devices, begin_s=pace.begin_s, mb_per_s=quota or None)
+    last = next(reversed(loads))
     runs: dict[str, Outcome] = {}
     verdicts: dict[str, object] = {}
     for system, target in _targets(options, work):
-        mine = {}
+        mine: dict[str, Outcome] = {}
         for load, bulk in loads.items():
-            with target() as running_target, _progress(f"{system}, {load}") as on_sample:
+            with _progress(f"{system}, {load}") as on_sample, target() as running_target:
+                if options.warm_up_s:  # by the same load before each, or the quiet one would be the colder one
+                    warm_up(running_target, [*scanners, *loads[last]], pace, seconds=options.warm_up_s)
                 mine[load] = replay(running_target, [*scanners, *bulk], pace, on_sample=on_sample)
-            shutil.rmtree(work / system, ignore_errors=True)
-        verdicts[system] = verdict(mine["quiet"], [run for load, run in mine.items() if load != "quiet"])
-        runs |= {f"{system}, {load}": run for load, run in mine.items()}
+            verdicts[system] = verdict(mine["quiet"], [run for one, run in mine.items() if one != "quiet"])
+            runs[f"{system}, {load}"] = mine[load]
+            keep(runs, {"urgent": verdicts})
     out().print(side_by_side(runs, None))
     out().print_json(json.dumps(verdicts))
-    return runs, {"urgent": verdicts}
 
 
 def _devices(options: argparse.Namespace) -> list[Device]:
@@ -182,15 +242,43 @@ def _devices(options: argparse.Namespace) -> list[Device]:
 
 
 def _targets(options: argparse.Namespace, work: Path) -> Iterator[tuple[str, Start]]:
-    """Each system to run against: its name, and what starts it; its folder has its name."""
-    if options.target != "embedded":
+    """Each system to run against: its name, and what starts it, always anew."""
+    if options.target not in _OWN:
         target = running(options.target, web=options.web, pages=options.metrics, pids=options.pid)
         yield target.name, lambda: nullcontext(target)
         return
-    for transcode in options.transcode:
-        for inline_max_bytes in options.inline_max_bytes:
-            name = transcode if inline_max_bytes is None else f"{transcode} inline {inline_max_bytes}"
-            yield name, partial(embedded, work / name / "data", transcode=transcode, inline_max_bytes=inline_max_bytes)
+    for transcode, inline_max_bytes in itertools.product(options.transcode, options.inline_max_bytes):
+        name = transcode if inline_max_bytes is None else f"{transcode} inline {inline_max_bytes}"
+        instances = {"transcode": transcode, "inline_max_bytes": inline_max_bytes}
+        if options.target == "embedded":
+            yield name, partial(_anew, work, partial(embedded, **instances))
+            continue
+        for replication in options.replication:
+            shape = _shape(options, replication)
+            yield (
+                f"{name} RF {replication or min(options.brokers, 3)}",
+                partial(_anew, work, partial(cluster, shape=shape, **instances)),
+            )
+
+
+def _shape(options: argparse.Namespace, replication: int | None) -> Shape:
+    return Shape(
+        brokers=options.brokers,
+        replication=replication,
+        edges=options.edges,
+        workers=options.workers,
+        ack_mode=options.ack_mode,
+    )
+
+
+@contextmanager
+def _anew(work: Path, start: Callable[[Path], AbstractContextManager[Target]]) -> Iterator[Target]:
+    """A system in a folder of its own, which goes with it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="system-", dir=work, ignore_cleanup_errors=True) as folder,
+        start(Path(folder) / "data") as target,
+    ):
+        yield target
 
 
 def _heading(options: argparse.Namespace, devices: Sequence[Device]) -> str:
@@ -205,6 +293,23 @@ def _heading(options: argparse.Namespace, devices: Sequence[Device]) -> str:
 
 def _ceiling(reached: Ceiling | None) -> dict[str, float] | None:
     return asdict(reached) if reached else None
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: what was started is stopped, and folders go."""
+    own_pid = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() != own_pid:  # a sender or probe that inherited this
+            os._exit(128 + number)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def devices_of(
 ) -> list[Device]:
     """The devices of a week that have something to send from `begin_s` on, for `seconds` of that week if paced.
 
-    Every second scanner has two associations. `bulk_bytes_per_s` is shared by those that migrate.
+    Half of the scanners have two associations. `bulk_bytes_per_s` is shared by those that migrate.
     """
     chosen = (
         within(exams, begin_s=begin_s, seconds=seconds) if paced else [one for one in exams if one.start_s >= begin_s]
@@ -51,7 +51,7 @@ def devices_of(
         Device(
             ae_title=name,
             exams=tuple(of_device),
-            associations=1 + number % 2,
+            associations=1 + number // 2 % 2,  # in pairs: processes and edges take every second device
             paced=paced,
             quota_bytes_per_s=(
                 bulk_bytes_per_s / migrating if bulk_bytes_per_s and name.startswith(MIGRATING_DEVICE) else None

@@ -41,7 +41,7 @@ class Found:
     #: When each was acknowledged, beside its latency.
     acknowledged_s: dict[str, list[float]] = field(default_factory=lambda: {lane.value: [] for lane in Lane})
     #: Acknowledged and not readable when the probes were stopped.
-    unreadable: int = 0
+    unreadable: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     errors: int = 0
     cpu_s: float = 0.0
@@ -92,9 +92,9 @@ def _run(
         except queue.Empty:
             continue
         lanes[one.lane].waiting.append(one)
-    for lane in lanes.values():
+    for name, lane in lanes.items():
         lane.join()
-        found.unreadable += len(lane.waiting)
+        found.unreadable[name.value] = len(lane.waiting)
     found.cpu_s = time.process_time()
     result.send(found)
 

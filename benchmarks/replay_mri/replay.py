@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.replay_mri.content import pictures
@@ -29,6 +29,7 @@ from benchmarks.replay_mri.targets import Target
 _START_AFTER_S: Final = 1.0
 _LAST_ANSWER_S: Final = 90.0
 _DRAIN_POLL_S: Final = 0.05
+_WARM_UP_DRAIN_S: Final = 180.0
 OnSample = Callable[[str, Sample], None]
 
 
@@ -102,7 +103,7 @@ def replay(target: Target, devices: Sequence[Device], pace: Pace, *, on_sample: 
     """Send, watch, wait until it is committed, and count."""
     with ExitStack() as stack:
         probes = stack.enter_context(closing(Probes(target.web)))
-        plan = _plan(target.host, target.port, pace)
+        plan = _plan(target.host, target.ports, pace)
         senders = stack.enter_context(
             closing(Senders(devices, plan, processes=pace.sender_processes, probes=probes.wanted))
         )
@@ -113,6 +114,7 @@ def replay(target: Target, devices: Sequence[Device], pace: Pace, *, on_sample: 
                     target.pages,
                     starts_s=plan.starts_s,
                     interval_s=pace.interval_s,
+                    shared=target.shared,
                     on_sample=lambda sample: on_sample(target.name, sample),
                 )
             )
@@ -144,13 +146,24 @@ def replay(target: Target, devices: Sequence[Device], pace: Pace, *, on_sample: 
     )
 
 
+def warm_up(target: Target, devices: Sequence[Device], pace: Pace, *, seconds: float) -> None:
+    """Send the same for some seconds and forget it: a broker compiles itself meanwhile.
+
+    Raises:
+        RuntimeError: it was not committed in time.
+    """
+    before = replace(pace, seconds=seconds, drain_timeout_s=_WARM_UP_DRAIN_S, probes_per_s=0.0)
+    if replay(target, devices, before).drain_s is None:
+        raise RuntimeError(f"what was sent to warm up is not committed after {_WARM_UP_DRAIN_S:g} s")
+
+
 def ceiling(devices: Sequence[Device], pace: Pace, *, seconds: float) -> Ceiling:
     """Send the same for some seconds to a sink, as fast as it answers."""
     unpaced = [
         Device(ae_title=one.ae_title, exams=one.exams, associations=one.associations, paced=False) for one in devices
     ]
     with sink() as (port, _):
-        plan = _plan("127.0.0.1", port, pace, seconds=seconds)
+        plan = _plan("127.0.0.1", [port], pace, seconds=seconds)
         with closing(Senders(unpaced, plan, processes=pace.sender_processes)) as senders:
             tally = senders.result(timeout_s=_START_AFTER_S + seconds + _LAST_ANSWER_S)
     instances = max(1, sum(tally.instances.values()))
@@ -161,11 +174,11 @@ def ceiling(devices: Sequence[Device], pace: Pace, *, seconds: float) -> Ceiling
     )
 
 
-def _plan(host: str, port: int, pace: Pace, *, seconds: float | None = None) -> Plan:
+def _plan(host: str, ports: Sequence[int], pace: Pace, *, seconds: float | None = None) -> Plan:
     pictures()  # drawing them takes a moment that is not the run's
     return Plan(
         host=host,
-        port=port,
+        ports=ports,
         starts_s=time.monotonic() + _START_AFTER_S,
         seconds=pace.seconds if seconds is None else seconds,
         begin_s=pace.begin_s,

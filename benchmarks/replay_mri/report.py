@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +14,15 @@ from typing import Any, Final
 from rich.table import Table
 
 from benchmarks import ceilings
+from benchmarks.replay_mri.gauges import Sample
 from benchmarks.replay_mri.profile import MB, STRESS
 from benchmarks.replay_mri.replay import Ceiling, Outcome
 from cli.output import table
 from schemas.message import Lane
 
 MIB: Final = 1024 * 1024
+#: Who is done with an instance when it is in the log.
+_UNTIL_SHIPPED: Final = ("forwarder", "broker")
 _PARTS: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
@@ -51,6 +54,7 @@ def percentiles(latencies_s: Sequence[float]) -> dict[str, float]:
 def figures(outcome: Outcome) -> dict[str, Any]:
     """What a run came to, in units a reader compares."""
     whole_s = outcome.seconds + (outcome.drain_s or 0.0)
+    roles = {role: _cost(outcome, role) for role in outcome.usage}
     in_window = [sample.committed for sample in outcome.samples if sample.at_s <= outcome.seconds]
     return {
         "instances": outcome.instances,
@@ -63,18 +67,21 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "share_of_stress": _shares(outcome.sent_bytes / whole_s) if outcome.drain_s is not None else None,
         "waiting": {
             "max": outcome.waiting_max,
-            "at_end_of_window": _waiting_at_end(outcome),
+            "at_end_of_window": _at_end(outcome, lambda sample: sample.waiting),
+            "spooled_at_end_of_window": _at_end(outcome, lambda sample: sample.spooled),
             "drain_s": outcome.drain_s,
         },
         "latency_s": {
             lane.value: {
                 "acknowledge": percentiles(outcome.tally.latencies_s[lane]),
                 "readable": percentiles(outcome.found.latencies_s[lane]),
+                "unreadable": outcome.found.unreadable.get(lane, 0),
             }
             for lane in Lane
             if outcome.tally.latencies_s[lane]
         },
-        "roles": {role: _cost(outcome, role) for role in outcome.usage},
+        "roles": roles,
+        "all_roles": _together(outcome, roles),
         "sender": _sender(outcome),
         "machine": {
             **asdict(outcome.machine),
@@ -106,8 +113,6 @@ def projection(outcome: Outcome) -> dict[str, float]:
 
 def side_by_side(runs: Mapping[str, Outcome], ceiling: Ceiling | None) -> Table:
     """Figures down, runs across."""
-    columns = {name: _column(figures(outcome)) for name, outcome in runs.items()}
-    rows = dict.fromkeys(row for column in columns.values() for row in column)
     title = (
         ""
         if ceiling is None
@@ -117,7 +122,19 @@ def side_by_side(runs: Mapping[str, Outcome], ceiling: Ceiling | None) -> Table:
             f"{ceiling.cpu_ms_per_instance} ms CPU an instance"
         )
     )
-    return table(title, ("", *runs), [(row, *(column.get(row, "") for column in columns.values())) for row in rows])
+    return table(title, ("", *runs), _rows(runs))
+
+
+def markdown(runs: Mapping[str, Outcome]) -> str:
+    """The same as a table for a page."""
+    lines = [("", *runs), ("---",) * (len(runs) + 1), *_rows(runs)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _rows(runs: Mapping[str, Outcome]) -> list[tuple[str, ...]]:
+    columns = [_column(figures(outcome)) for outcome in runs.values()]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, *(column.get(name, "") for column in columns)) for name in names]
 
 
 def _column(of: Mapping[str, Any]) -> dict[str, str]:
@@ -131,14 +148,25 @@ def _column(of: Mapping[str, Any]) -> dict[str, str]:
         shares = of["share_of_stress"]
         column["of the stress profile"] = f"{shares['mean']:.0%} of its mean, {shares['working_hours']:.0%} by day"
     waiting = of["waiting"]
-    column["waiting, most / at end"] = f"{waiting['max']:,} / {waiting['at_end_of_window']:,}"
+    column["waiting, most / at end / of it in spools"] = (
+        f"{waiting['max']:,} / {waiting['at_end_of_window']:,} / {waiting['spooled_at_end_of_window']:,}"
+    )
     column["drained after s"] = "not in time" if waiting["drain_s"] is None else f"{waiting['drain_s']:.1f}"
     for lane, latency in of["latency_s"].items():
         for what, digits in (("acknowledge", 3), ("readable", 2)):
             column[f"{lane}: {what} s, p50 / p95 / p99"] = _percentiles_text(latency[what], digits)
+        if latency["unreadable"]:
+            column[f"{lane}: looked for and never readable"] = str(latency["unreadable"])
     for role, cost in of["roles"].items():
         column[f"{role}: CPU ms, written / received, MiB"] = (
             f"{cost['cpu_ms_per_instance']:.2f}, {cost['written_per_byte']:.2f}, {cost['peak_mib']:.0f}"
+        )
+    if together := of["all_roles"]:
+        column["all roles: CPU ms, written / received, MiB"] = (
+            f"{together['cpu_ms_per_instance']:.2f}, {together['written_per_byte']:.2f}, {together['peak_mib']:.0f}"
+        )
+        column["all roles: share of CPU"] = ", ".join(
+            f"{role} {share:.0%}" for role, share in together["cpu_share"].items()
         )
     sender = of["sender"]
     column["sender: CPU ms, MiB"] = f"{sender['cpu_ms_per_instance']:.2f}, {sender['peak_mib']:.0f}"
@@ -175,13 +203,14 @@ def _shares(bytes_per_s: float) -> dict[str, float]:
     }
 
 
-def _waiting_at_end(outcome: Outcome) -> int:
-    return next((one.waiting for one in reversed(outcome.samples) if one.at_s <= outcome.seconds), 0)
+def _at_end(outcome: Outcome, of: Callable[[Sample], int]) -> int:
+    """Of the last sample in the window."""
+    return next((of(one) for one in reversed(outcome.samples) if one.at_s <= outcome.seconds), 0)
 
 
 def _cost(outcome: Outcome, role: str) -> dict[str, float]:
-    """By what the role has had: the edge everything, the others what was committed by the end of the run."""
-    usage, share = outcome.usage[role], 1.0 if role == "edge" else _committed_share(outcome)
+    """By what the role has had by the end of the run: the edge everything, the others what came as far."""
+    usage, share = outcome.usage[role], _share_had(outcome, role)
     return {
         "cpu_ms_per_instance": round(usage.cpu_s / (outcome.instances * share or 1) * 1e3, 3),
         "written_per_byte": round(usage.written_bytes / (outcome.sent_bytes * share or 1), 3),
@@ -189,9 +218,25 @@ def _cost(outcome: Outcome, role: str) -> dict[str, float]:
     }
 
 
-def _committed_share(outcome: Outcome) -> float:
-    last = outcome.samples[-1].committed if outcome.samples else 0
-    return min(1.0, last / outcome.instances) if outcome.instances else 0.0
+def _together(outcome: Outcome, roles: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """The sum of all roles, and who has how much of its CPU."""
+    if not roles:
+        return {}
+    total = {name: round(sum(cost[name] for cost in roles.values()), 3) for name in next(iter(roles.values()))}
+    cpu_s = sum(usage.cpu_s for usage in outcome.usage.values()) or 1.0
+    shares = {role: round(usage.cpu_s / cpu_s, 3) for role, usage in outcome.usage.items()}
+    return {**total, "cpu_share": dict(sorted(shares.items(), key=lambda one: -one[1]))}
+
+
+def _share_had(outcome: Outcome, role: str) -> float:
+    """Of what was acknowledged."""
+    if role == "edge" or not outcome.instances:
+        return 1.0
+    if not outcome.samples:
+        return 0.0
+    last = outcome.samples[-1]
+    had = outcome.instances - last.spooled if role in _UNTIL_SHIPPED else last.committed
+    return max(0.0, min(1.0, had / outcome.instances))
 
 
 def _sender(outcome: Outcome) -> dict[str, Any]:
@@ -207,7 +252,7 @@ def _sender(outcome: Outcome) -> dict[str, Any]:
         "probes": {
             "requests": outcome.found.requests,
             "errors": outcome.found.errors,
-            "unreadable": outcome.found.unreadable,
+            "unreadable": sum(outcome.found.unreadable.values()),
             "cpu_s": round(outcome.found.cpu_s, 2),
         },
         "instance_bytes_mean": round(outcome.sent_bytes / instances),

@@ -6,6 +6,7 @@ process counts into memory it shares with the run that started it, and gives its
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing as mp
 import os
 import resource
@@ -42,6 +43,7 @@ class Senders:
     ) -> None:
         pictures()
         fork = mp.get_context("fork")
+        placed = list(zip(devices, itertools.cycle(plan.ports), strict=False))
         #: Instances and bytes acknowledged so far, two numbers a process.
         self._counts: Counts = fork.RawArray("q", 2 * processes)
         self._results: list[Connection] = []
@@ -50,7 +52,7 @@ class Senders:
             ours, theirs = fork.Pipe(duplex=False)
             process = fork.Process(
                 target=_run_process,
-                args=(devices[number::processes], plan, self._counts, number, probes, theirs, os.getpid()),
+                args=(placed[number::processes], plan, self._counts, number, probes, theirs, os.getpid()),
                 daemon=True,
             )
             process.start()
@@ -88,7 +90,7 @@ class Senders:
 
 
 def _run_process(
-    devices: Sequence[Device],
+    placed: Sequence[tuple[Device, int]],
     plan: Plan,
     counts: Counts,
     number: int,
@@ -100,8 +102,8 @@ def _run_process(
     name_process(f"replay-send-{number}")
     ledger = Ledger(plan, counts, number, probes)
     threads = [
-        threading.Thread(target=_Line(device, share, plan, ledger).run, daemon=True)
-        for device in devices
+        threading.Thread(target=_Line(device, port, share, plan, ledger).run, daemon=True)
+        for device, port in placed
         for share in range(device.associations)
     ]
     begin_s = time.process_time()
@@ -132,8 +134,8 @@ class _TimedAssociation(Association):
 class _Line:
     """One of a device's associations: its share of each exam, exam after exam, until the window ends."""
 
-    def __init__(self, device: Device, share: int, plan: Plan, ledger: Ledger) -> None:
-        self._device, self._share, self._plan, self._ledger = device, share, plan, ledger
+    def __init__(self, device: Device, port: int, share: int, plan: Plan, ledger: Ledger) -> None:
+        self._device, self._port, self._share, self._plan, self._ledger = device, port, share, plan, ledger
         self._allowed_s = plan.starts_s
 
     def run(self) -> None:
@@ -177,7 +179,7 @@ class _Line:
         peer = Peer(
             called_ae=CALLED_AE[exam.lane],
             host=self._plan.host,
-            port=self._plan.port,
+            port=self._port,
             calling_ae=self._device.ae_title,
         )
         try:

@@ -9,6 +9,7 @@ import threading
 import time
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,8 @@ class Plan:
     """What every device of a run goes by. Times are of CLOCK_MONOTONIC, `begin_s` of the week."""
 
     host: str
-    port: int
+    #: Of the edges; devices take turns.
+    ports: Sequence[int]
     starts_s: float
     seconds: float
     begin_s: float

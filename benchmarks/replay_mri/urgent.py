@@ -53,15 +53,19 @@ def migration(kind: Kind, *, devices: int, begin_s: float, mb_per_s: float | Non
 
 
 def verdict(quiet: Outcome, loaded: Sequence[Outcome]) -> dict[str, object]:
-    """The urgent lane's p99 in each, and how many times the quiet one it is."""
+    """The urgent lane's p99 in each, and how many times the quiet one it is; met if nothing was left unreadable."""
     alone = percentiles(quiet.found.latencies_s[Lane.URGENT])
     beside = [percentiles(outcome.found.latencies_s[Lane.URGENT]) for outcome in loaded]
+    unreadable = [outcome.found.unreadable.get(Lane.URGENT, 0) for outcome in loaded]
     return {
         "objective_s": OBJECTIVE_S,
         "quiet": alone,
         "loaded": beside,
         "ratio_p99": [round(one["p99"] / alone["p99"], 2) if alone.get("p99") else None for one in beside],
-        "met": [bool(one) and one["p99"] <= OBJECTIVE_S for one in beside],
+        "unreadable": unreadable,
+        "met": [
+            bool(one) and not left and one["p99"] <= OBJECTIVE_S for one, left in zip(beside, unreadable, strict=True)
+        ],
     }
 
 

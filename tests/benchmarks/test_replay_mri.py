@@ -123,11 +123,11 @@ def test_percentiles_are_of_what_was_measured() -> None:
     assert percentiles([float(one) for one in range(100)])["p99"] == 99.0
 
 
-def _plan(port: int, *, seconds: float = 1.0) -> Plan:
+def _plan(*ports: int, seconds: float = 1.0) -> Plan:
     pictures()  # drawing them takes a moment that is not the window's
     return Plan(
         host="127.0.0.1",
-        port=port,
+        ports=ports,
         starts_s=time.monotonic() + 1.0,  # processes are forked by then
         seconds=seconds,
         begin_s=_MONDAY_10_S,
@@ -168,6 +168,17 @@ def test_a_receiver_that_is_away_is_counted_and_asked_again() -> None:
     assert not tally.instances
 
 
+def test_devices_take_turns_among_the_edges() -> None:
+    with sink() as (away, _):
+        pass
+    first, second = migration(STRESS.kinds[0], devices=2, begin_s=_MONDAY_10_S, mb_per_s=6)
+    with sink() as (port, _), closing(Senders([first, second], _plan(port, away), processes=1)) as senders:
+        tally = senders.result(timeout_s=30)
+    assert tally.associations == 1
+    assert 0 < tally.sent_bytes[Lane.BULK] <= 2 * 3 * MB  # of two devices, one has an edge
+    assert tally.associations_lost >= 2
+
+
 def test_a_hundredth_of_the_region_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, picture = tmp_path / "report.json", tmp_path / "picture.svg"
     sizes = ["--scale", "0.02", "--seconds", "2", "--saturate", "--ceiling-s", "0.5", "--probes-per-s", "20"]
@@ -195,7 +206,7 @@ def test_a_system_that_runs_already_is_paced_by_the_schedule(tmp_path: Path) -> 
     report = tmp_path / "report.json"
     sizes = ["--scale", "0.02", "--seconds", "2", "--ceiling-s", "0", "--json", str(report), "--folder", str(tmp_path)]
     with embedded(tmp_path / "data", transcode="keep", SANSFILM_BULK_WAIT_S="0.5") as target:
-        where = ["--target", f"{target.host}:{target.port}", "--web", target.web]
+        where = ["--target", f"{target.host}:{target.ports[0]}", "--web", target.web]
         for _ in range(2):  # what the first one left is not counted for the second
             replay_mri.main([*sizes, *where, "--pid", f"worker={target.pids['worker'][0]}"])
             (run,) = json.loads(report.read_text())["runs"].values()
