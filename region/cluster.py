@@ -96,6 +96,7 @@ class Cluster:
     def start(self) -> None:
         """Start everything, in the order in which one needs the other."""
         self._notice(f"starting {self.shape.brokers} Kafka brokers, PostgreSQL and S3 ...")
+        self._stack.push(self.postgres)  # it has a folder of its own, even if what is started before it fails
         for component in (self.kafka, self.postgres, self.s3):
             self._stack.enter_context(component)
         self._make_roles()
