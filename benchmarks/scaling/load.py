@@ -94,7 +94,7 @@ class Load:
         self._answers: mp.Queue[Acknowledged] = mp.get_context("fork").Queue(maxsize=INSTANCES_MAX)
         plan = Plan(
             host="127.0.0.1",
-            port=port,
+            ports=[port],
             starts_s=self.starts_s,
             seconds=seconds,
             begin_s=0.0,

@@ -12,7 +12,7 @@ from archive.opening import open_store
 from archive.segment_store import SegmentStore
 from benchmarks.receivers import sansfilm, sansfilm_found
 from benchmarks.replay_mri.devices import LANE_RULES
-from region.cluster import Cluster, Shape
+from region.cluster import Cluster, Shape, WorkerShape
 from schemas.message import Lane
 
 _SETTINGS = {"SANSFILM_LANE_RULES": LANE_RULES}
@@ -78,6 +78,6 @@ def embedded(folder: Path, transcode: str) -> Iterator[System]:
 @contextmanager
 def _region(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
     """One broker, one edge, one worker for all lanes."""
-    shape = Shape(brokers=1, partitions=12, edges=1, workers=(tuple(Lane),), settings={**_SETTINGS, **settings})
+    shape = Shape(brokers=1, partitions=12, edges=1, workers=(WorkerShape(lanes=tuple(Lane)),), settings={**_SETTINGS, **settings})
     with Cluster(folder, shape) as cluster:
         yield cluster
