@@ -129,6 +129,11 @@ class CommonSettings(BaseSettings):
 
 
 class EdgeSettings(CommonSettings):
+    @property
+    def lanes_path(self) -> Path:
+        """The lanes that this machine's receivers gave to studies."""
+        return self.data_dir / "lanes" / "lanes.sqlite"
+
     """The receiver."""
 
     bind_address: str = Field("127.0.0.1", description="Address on which DICOM associations are accepted.")
@@ -139,8 +144,8 @@ class EdgeSettings(CommonSettings):
     lane_rules: str = Field(
         "",
         description="Lanes by sender, the first that fits: PATTERN=LANE,... with patterns of calling AE titles, "
-        "or of called ones after called: (CT_ER*=urgent,called:EMERGENCY=urgent). A study keeps its first lane, as far "
-        "as the process remembers.",
+        "or of called ones after called: (CT_ER*=urgent,called:EMERGENCY=urgent). A study keeps its first lane, in all "
+        "processes of the data folder and over restarts.",
     )
     ack_mode: Literal["spool", "kafka"] = Field(
         "spool",
