@@ -61,6 +61,7 @@ Crash cases (fault points in brackets)
 | `arrival`               | one instance being received |
 | `intake`                | identity, publication, acknowledgement |
 | `lanes`                 | which lane a study waits in |
+| `lane_store`            | the same for all processes of one data folder, over restarts |
 | `large`                 | claim checks |
 | `forwarder`             | from an edge's spool to the log of the region |
 | `dimse.acceptance`      | which presentation contexts, in which transfer syntax |

@@ -10,6 +10,7 @@ from archive.segment_store import OpenClaimCheck
 from broker.log import Position, Publisher
 from ingest.admission import DiskRule
 from ingest.arrival import Announced, Arrival, InstanceBuffer, Sender
+from ingest.lane_store import LaneStore
 from ingest.lanes import Lanes, parse_rules
 from ingest.large import LargeInstance, local_claim_checks
 from runtime.clock import Clock, rfc3339
@@ -35,6 +36,7 @@ class Intake:
         role: str = "edge",
         disk: Disk | None = None,
         open_claim_check: OpenClaimCheck | None = None,
+        lane_store: LaneStore | None = None,
     ) -> None:
         """Raises Misconfigured if the rules of the lanes are wrong."""
         self._publisher = publisher
@@ -44,7 +46,7 @@ class Intake:
         self._open_claim_check = open_claim_check or local_claim_checks(
             disk or SystemDisk(), settings.archive_dir, clock
         )
-        self._lanes = Lanes(parse_rules(settings.lane_rules), settings.lane)
+        self._lanes = Lanes(parse_rules(settings.lane_rules), settings.lane, store=lane_store)
         self._source = f"/{role}/{socket.gethostname()}"
         self.object_max_bytes = settings.object_max_bytes
 

@@ -1,4 +1,8 @@
-"""Which lane a study waits in: decided by its first instance from who sends it, and kept for the rest of it."""
+"""Which lane a study waits in: decided by its first instance from who sends it, and kept for the rest of it.
+
+All processes of one data folder agree, and after a restart with what was decided before (`ingest.lane_store`). Two
+edges do not: an edge asks nobody else before it answers a modality, and never opens the catalog.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from ingest.arrival import Sender
+from ingest.lane_store import LaneStore
 from runtime.errors import Misconfigured
 from schemas.message import Lane
 
@@ -52,11 +57,21 @@ def _parse(rule: str) -> LaneRule:
 
 
 class Lanes:
-    """The lanes of one process's studies. Thread-safe."""
+    """The lanes of studies, remembered by this process and, in `store`, by all of its data folder. Thread-safe."""
 
-    def __init__(self, rules: Sequence[LaneRule], default: Lane, *, studies_max: int = STUDIES_MAX) -> None:
+    def __init__(
+        self,
+        rules: Sequence[LaneRule],
+        default: Lane,
+        *,
+        store: LaneStore | None = None,
+        studies_max: int = STUDIES_MAX,
+    ) -> None:
+        """`store` stays its owner's. It is asked about studies that this process does not remember; never without
+        rules."""
         self._rules = rules
         self._default = default
+        self._store = store
         self._studies_max = studies_max
         self._lock = threading.Lock()
         self._decided: OrderedDict[tuple[str, str], Lane] = OrderedDict()
@@ -71,13 +86,26 @@ class Lanes:
         if not study_uid:
             return self._by_rule(sender)
         study = (tenant, study_uid)
+        return self._remembered(study) or self._remember(study, self._shared(study, self._by_rule(sender)))
+
+    def _remembered(self, study: tuple[str, str]) -> Lane | None:
         with self._lock:
-            lane = self._decided.get(study) or self._by_rule(sender)
-            self._decided[study] = lane
-            self._decided.move_to_end(study)
+            lane = self._decided.get(study)
+            if lane is not None:
+                self._decided.move_to_end(study)
+            return lane
+
+    def _remember(self, study: tuple[str, str], lane: Lane) -> Lane:
+        """The first of this process to say so decides."""
+        with self._lock:
+            lane = self._decided.setdefault(study, lane)
             if len(self._decided) > self._studies_max:
                 self._decided.popitem(last=False)
-        return lane
+            return lane
+
+    def _shared(self, study: tuple[str, str], lane: Lane) -> Lane:
+        """Not under the lock: the store may block, and instances of other studies must not."""
+        return self._store.decide(*study, lane) if self._store is not None else lane
 
     def _by_rule(self, sender: Sender) -> Lane:
         return next((rule.lane for rule in self._rules if rule.matches(sender)), self._default)

@@ -12,6 +12,7 @@ from broker.log import Publisher
 from broker.opening import is_spooling, local_usage, open_publisher, open_spool
 from ingest.admission import DiskRule
 from ingest.intake import Intake
+from ingest.lane_store import LaneStore
 from ingest.large import local_claim_checks
 from runtime.clock import Clock
 from runtime.settings import EdgeSettings
@@ -32,7 +33,7 @@ def opened_intake(settings: EdgeSettings, clock: Clock, *, role: Literal["edge",
     writer = f"{role}-{clock.new_id()}"
     opened: Callable[..., Publisher] = open_spool if spooling else open_publisher
     publisher = opened(settings, writer=writer, senders_write=role == "edge")
-    with closing(publisher):
+    with closing(publisher), closing(LaneStore(settings.lanes_path, clock=clock)) as lane_store:
         yield Intake(
             publisher,
             settings,
@@ -40,6 +41,7 @@ def opened_intake(settings: EdgeSettings, clock: Clock, *, role: Literal["edge",
             DiskRule(settings, clock, uncommitted_bytes=lambda: local_usage(settings).uncommitted_bytes),
             role=role,
             open_claim_check=_claim_checks(settings, clock, spooling=spooling),
+            lane_store=lane_store,
         )
 
 

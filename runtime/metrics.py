@@ -27,6 +27,11 @@ BYTES_RECEIVED = Counter(
 INSTANCES_REJECTED = Counter(
     "sansfilm_instances_rejected_total", "Instances refused, by reason.", ["reason"], registry=REGISTRY
 )
+LANES_NOT_KEPT = Counter(
+    "sansfilm_lanes_not_kept_total",
+    "Studies whose lane this process decided without the store that it shares with others: the store failed.",
+    registry=REGISTRY,
+)
 ACKNOWLEDGE_SECONDS = Histogram(
     "sansfilm_acknowledge_seconds",
     "From an instance's last byte to its Success.",
