@@ -100,6 +100,11 @@ class _Account:
                 self.differ.append({**place, **said})
 
     @property
+    def lanes(self) -> Sequence[Lane]:
+        """Those that are replayed, the urgent one first."""
+        return [lane for lane in Lane if any(span.lane is lane for span in self.spans)]
+
+    @property
     def deleted(self) -> int:
         """Messages of the stretch that are no longer in the log, as far as that is known."""
         return sum(span.deleted for span in self.spans)
@@ -137,10 +142,9 @@ def run_replay(settings: WorkerSettings, asked: Asked, *, as_json: bool) -> int:
     account = _Account(limit=asked.limit, spans=spans)
     began_s = time.monotonic()
     with _opened(settings, asked) as replay, _progress(account) as advance:
-        for lane in Lane:
-            of_lane = [span for span in spans if span.lane is lane]
-            if of_lane:
-                _run_lane(settings, asked, lane, of_lane, replay, account, advance)
+        run = _Run(settings=settings, selection=asked.selection, replay=replay, account=account, advance=advance)
+        for lane in account.lanes:
+            run.lane(lane)
     seconds = time.monotonic() - began_s
     if as_json:
         print_json(_as_json(account, asked, seconds))
@@ -231,33 +235,40 @@ def _opened(settings: WorkerSettings, asked: Asked) -> Iterator[_Replay]:
         yield ShadowReplay(rooms=rooms, live=live, threads=threads)
 
 
-def _run_lane(
-    settings: WorkerSettings,
-    asked: Asked,
-    lane: Lane,
-    spans: Sequence[Span],
-    replay: _Replay,
-    account: _Account,
-    advance: Callable[[], None],
-) -> None:
-    from broker.kafka.stretch import StretchReader
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One lane after the other through `replay`, into the account."""
 
-    limits = BatchLimits(max_messages=settings.batch_max_messages, max_bytes=settings.batch_max_bytes, wait_s=0.0)
-    with closing(StretchReader(kafka_configuration(settings), spans)) as reader:
-        for taken in batches_of(reader, limits):
-            account.read += len(taken)
-            selected = [one for one in taken if asked.selection.includes(one.message.attributes)]
-            for one in replay.run(selected) if selected else ():
-                account.add(one)
-            _take_torn(reader, lane, account)
-            advance()
-        _take_torn(reader, lane, account)
+    settings: WorkerSettings
+    selection: Selection
+    replay: _Replay
+    account: _Account
+    advance: Callable[[], None]
 
+    def lane(self, lane: Lane) -> None:
+        """Everything of a lane."""
+        from broker.kafka.stretch import StretchReader
 
-def _take_torn(reader: StretchReader, lane: Lane, account: _Account) -> None:
-    for one in reader.torn:
-        account.add_torn(lane, one)
-    reader.torn.clear()
+        spans = [span for span in self.account.spans if span.lane is lane]
+        given = self.settings
+        limits = BatchLimits(max_messages=given.batch_max_messages, max_bytes=given.batch_max_bytes, wait_s=0.0)
+        with closing(StretchReader(kafka_configuration(given), spans)) as reader:
+            for taken in batches_of(reader, limits):
+                self._batch(taken)
+                self._torn(reader, lane)
+                self.advance()
+            self._torn(reader, lane)
+
+    def _batch(self, taken: Sequence[Taken]) -> None:
+        self.account.read += len(taken)
+        selected = [one for one in taken if self.selection.includes(one.message.attributes)]
+        for one in self.replay.run(selected) if selected else ():
+            self.account.add(one)
+
+    def _torn(self, reader: StretchReader, lane: Lane) -> None:
+        for one in reader.torn:
+            self.account.add_torn(lane, one)
+        reader.torn.clear()
 
 
 @contextmanager
@@ -278,13 +289,12 @@ def _progress(account: _Account) -> Iterator[Callable[[], None]]:
 
 
 def _show(account: _Account, asked: Asked, seconds: float) -> None:
-    lanes = [lane for lane in Lane if any(span.lane is lane for span in account.spans)]
     rows = []
     for outcome in Outcome:
-        counts = [account.counts[lane, outcome] for lane in lanes]
+        counts = [account.counts[lane, outcome] for lane in account.lanes]
         if any(counts) or outcome in (Outcome.SAME, Outcome.NEW):
             rows.append((_LABELS[outcome], *(f"{count:,}" for count in counts), f"{sum(counts):,}"))
-    out().print(table("", ("messages", *(lane.value for lane in lanes), "all"), rows))
+    out().print(table("", ("messages", *(lane.value for lane in account.lanes), "all"), rows))
     if account.differ:
         columns = ("instance", "lane", "position", "why")
         names = ("sop_instance_uid", "lane", "position", "why")
