@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
 from broker.kafka import KafkaConfiguration
+from broker.kafka.binding import to_headers
 from broker.kafka.stretch import Mark, Span, StretchReader, Torn, find_spans
 from broker.kafka.topics import LogTopics
 from broker.log import Taken
 from region.kafka import KafkaBroker
 from runtime.errors import Misconfigured, Retryable
 from schemas.message import Lane
-from tests.broker.contract import numbers, take_all
+from tests.broker.contract import TIMEOUT_S, numbers, take_all
 from tests.broker.messages import instance
 from tests.broker.test_kafka_damage import put, put_foreign
 from tests.broker.test_kafka_group import fill, member
@@ -108,9 +110,27 @@ def test_what_is_torn_is_told_and_what_ends_with_it_is_read_to_its_end(kafka: Ka
     put_foreign(log, b"hello")
     commit(log, 2)
     (span,) = spans(log, 0)
-    taken, torn = read(log, [Span(lane=span.lane, topic=span.topic, partition=0, first=0, end=4)])
+    taken, torn = read(log, [replace(span, end=4)])
     assert numbers(taken) == [0, 2]
     assert torn == [Torn(stream=span.stream, offset=1), Torn(stream=span.stream, offset=3)]
+
+
+@pytest.mark.parametrize(("end", "given"), [(1, [0]), (2, [0]), (3, [0, 1]), (4, [0, 1])])
+def test_where_an_offset_is_no_message_the_end_is_found_all_the_same(
+    kafka: KafkaBroker, end: int, given: list[int]
+) -> None:
+    """A stranger's transactions leave marks between messages and behind the last one."""
+    log = fresh(kafka)
+    producer = Producer({"bootstrap.servers": log.bootstrap, "transactional.id": log.prefix})
+    producer.init_transactions(TIMEOUT_S)
+    for number in range(2):
+        producer.begin_transaction()
+        one = instance(number)
+        producer.produce(log.topic(Lane.ROUTINE), bytes(one.value), one.attributes.key, headers=to_headers(one))
+        producer.commit_transaction(TIMEOUT_S)
+    (span,) = spans(log, 0)
+    taken, _ = read(log, [replace(span, end=end)])
+    assert numbers(taken) == given
 
 
 def test_a_silent_broker_ends_it(kafka: KafkaBroker) -> None:
