@@ -56,6 +56,20 @@ class KnownVersion:
     message_id: str = ""
 
 
+#: Versions of one instance with which a re-encoded content is compared; equal to an older one it is a version more.
+COMPARED_MAX: Final = 4
+
+
+def comparable(versions: Sequence[KnownVersion]) -> Sequence[KnownVersion]:
+    """The versions of an instance that are worth the time of a comparison: the current one and the newest.
+
+    A device that gives everything one UID would otherwise cost the square of what it sends.
+    """
+    current = [version for version in versions if version.current]
+    newest = [version for version in reversed(versions) if not version.current]
+    return [*current, *newest[: COMPARED_MAX - len(current)]]
+
+
 class SegmentCondemned(Retryable):
     """Segments of this batch are being collected: nothing was committed. Put it again, under another key.
 

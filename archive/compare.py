@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from archive.catalog import KnownVersion
-from archive.segment_store import Comparer, SegmentStore
+from archive.segment_store import Buffer, Comparer, SegmentStore
 from instances.equality import Decode, equivalent
 from instances.part10 import split
 from runtime.errors import Rejected, Retryable
@@ -21,21 +22,33 @@ def comparer(store: SegmentStore, decode: Decode) -> Comparer:
     """
 
     def equal(one: MemberLocation, other: MemberLocation) -> bool:
-        try:
-            (a, a_dataset), (b, b_dataset) = (split(store.read(member)) for member in (one, other))
-            return equivalent(a_dataset, a.transfer_syntax, b_dataset, b.transfer_syntax, decode=decode)
-        except (Retryable, MemoryError):
-            raise
-        except Rejected:
-            return False
-        except (FileNotFoundError, SegmentDamaged) as error:
-            get_logger().error("comparison_without_bytes", segments=[one.segment, other.segment], error=str(error))
-            return False
-        except Exception as error:  # noqa: BLE001 - whatever a hostile data set provokes in a decoder
-            get_logger().warning("comparison_failed", error=type(error).__name__)
-            return False
+        about = (one.segment, other.segment)
+        return same_content(partial(store.read, one), partial(store.read, other), decode=decode, about=about)
 
     return equal
+
+
+def same_content(
+    read_one: Callable[[], Buffer], read_other: Callable[[], Buffer], *, decode: Decode, about: Sequence[str] = ()
+) -> bool:
+    """The same of two Part-10 files, wherever they are read from; `about` names their segments.
+
+    Raises:
+        Retryable: they cannot be read now.
+    """
+    try:
+        (a, a_dataset), (b, b_dataset) = split(read_one()), split(read_other())
+        return equivalent(a_dataset, a.transfer_syntax, b_dataset, b.transfer_syntax, decode=decode)
+    except (Retryable, MemoryError):
+        raise
+    except Rejected:
+        return False
+    except (FileNotFoundError, SegmentDamaged) as error:
+        get_logger().error("comparison_without_bytes", segments=list(about), error=str(error))
+        return False
+    except Exception as error:  # noqa: BLE001 - whatever a hostile data set provokes in a decoder
+        get_logger().warning("comparison_failed", error=type(error).__name__)
+        return False
 
 
 def versions_equal(compare: Comparer) -> Callable[[PlacedRecord, KnownVersion], bool]:

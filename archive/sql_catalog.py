@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
 from archive import decided, fate, incarnation, insertion, outbox, relocation, schema
-from archive.catalog import Conflict, Equal, KnownVersion, New, OnConflict, OnSame, Quarantined, Same, Verdict
+from archive.catalog import (
+    Conflict,
+    Equal,
+    KnownVersion,
+    New,
+    OnConflict,
+    OnSame,
+    Quarantined,
+    Same,
+    Verdict,
+    comparable,
+)
 from archive.database import (
     create_file,
     generation_path,
@@ -34,9 +45,6 @@ from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, Quarant
 
 if TYPE_CHECKING:  # the driver takes time to load, and an embedded catalog has no use for it
     from archive.postgres import Bounds
-
-#: Versions of one instance with which a re-encoded content is compared; equal to an older one it is a version more.
-COMPARED_MAX: Final = 4
 
 
 def open_catalog(path: Path, *, clock: Clock | None = None) -> SqlCatalog:
@@ -291,7 +299,7 @@ class _Batch:
         if firsts.get(key) is one:
             return self._keep(one, held, New())
         version = _with(held, one.record.wire_sha256) or next(
-            (version for version in _comparable(held) if self._are_equal(one, version)), None
+            (version for version in comparable(held.versions) if self._are_equal(one, version)), None
         )
         if version is not None:
             if version.message_id != insertion.stored_text(one.record.attributes.id):
@@ -377,15 +385,6 @@ class _Batch:
         ]
         if self.tells:
             outbox.write(self.connection, changes, self.opened, self.committed_at)
-
-
-def _comparable(held: HeldInstance) -> Sequence[KnownVersion]:
-    """The versions that are worth the time of a comparison: the current one and the newest.
-
-    A device that gives everything one UID would otherwise cost the square of what it sends.
-    """
-    newest = [version for version in reversed(held.versions) if not version.current]
-    return [held.current, *newest[: COMPARED_MAX - 1]]
 
 
 def _with(held: HeldInstance, wire_sha256: str) -> KnownVersion | None:

@@ -91,6 +91,9 @@ included, may keep its owner busy that long; and a partition that is to be hande
 `take` or `commit`, at most that long. A member that lost a partition may still be writing: the catalog, not the group,
 is the fence.
 
+A stretch that is replayed (`broker.kafka.stretch`) is read by nobody's group: partitions are assigned, no offset is
+committed, and nothing is read that the workers have not committed.
+
 **Positions.** The group's committed offsets, kept by Kafka. `commit` waits for the coordinator. A missing or
 out-of-range offset is never guessed (``auto.offset.reset=error``): the process stops and says what to run. One case is
 safe and goes on: a partition without an offset that was never deleted from, as one that was just added, begins at 0.

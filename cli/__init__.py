@@ -18,6 +18,7 @@
 | `output`      | how a command speaks: tables and JSON on standard output, the rest on standard error |
 | `errors`      | how an error ends a command: one sentence and an exit code |
 | `access`      | access events of what commands read |
+| `replay`      | a stretch of the log again, and what differs |
 | `archive_work` | what the commands of `archive` do |
 | `place`       | opens the archive of a data folder for reading, and sends decisions to its worker |
 | `status` `trace` `quarantine` `conflict` `archive` `catalog` `spool` `topics` `doctor` | one command or group each |

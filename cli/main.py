@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
@@ -258,6 +258,82 @@ app.add_typer(quarantine, name="quarantine", rich_help_panel=ASK)
 app.add_typer(conflict, name="conflict", rich_help_panel=ASK)
 app.add_typer(archive, name="archive", rich_help_panel=ASK)
 app.add_typer(catalog, name="catalog", rich_help_panel=ASK)
+
+
+@app.command(rich_help_panel=ASK)
+def replay(
+    since: Annotated[
+        str, typer.Option("--from", help="Where the stretch begins: a time or offsets.", show_default=False)
+    ],
+    until: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--to", help="Where it ends, itself excluded. [dim](what the workers have committed)[/]"),
+    ] = None,
+    topic: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="One lane, or its topic. [dim](all lanes)[/]"),
+    ] = None,
+    ae: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Only from this calling AE title; * and ? as in lane rules. Repeatable."),
+    ] = None,
+    study: Annotated[str, typer.Option(help="Only this study, by its Study Instance UID.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs and commit nothing.")] = False,
+    shadow: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Into an archive of its own in this folder, made if there is none, and compare."),
+    ] = None,
+    transcode: Annotated[
+        Optional[Literal["keep", "htj2k"]],  # noqa: UP045
+        typer.Option(help="The shadow's policy. [dim](SANSFILM_TRANSCODE)[/]"),
+    ] = None,
+    partial_ok: Annotated[
+        bool, typer.Option("--partial-ok", help="No error if part of the stretch is not in the log any more.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Most messages listed that differ.")] = 50,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Run a stretch of Kafka's log again, into the live archive or into a shadow, and say what differs.
+
+    After a suspected fault: what is archived already is left alone, so it is a no-op if all is well; what was missing
+    is committed as a worker would have done it. Workers may run meanwhile; it takes nothing away from them and reads
+    nothing that they have not committed yet. Operators' decisions in the log are not repeated.
+
+    Before a new release or policy goes live: yesterday's traffic into a shadow, compared message by message with the
+    live archive, which is only read.
+
+    A time is that at which a message came into Kafka, in this machine's zone unless it says another. An offset is one
+    of every partition (0) or of some (3@1200,4@80), as trace shows them. The keeper deletes what is committed and older
+    than SANSFILM_LOG_KEEP_S.
+
+    Exit code 1 if something differs, or if part of the stretch is not in the log any more.
+
+    [dim]Examples:[/]
+
+      sansfilm replay --from 2026-11-24T14:00 --to 2026-11-24T15:00 --ae 'CT_ER*' --dry-run
+
+      sansfilm replay --from 2026-11-24 --to 2026-11-25 --shadow /srv/shadow --transcode keep
+
+      sansfilm replay --topic urgent --from 3@1200 --to 3@1201 --json
+    """
+    from cli.replay import Asked, run_replay
+    from runtime.logs import configure_logs
+    from workers.replay import Selection
+
+    configure_logs(role="replay", level="warning")
+    asked = Asked(
+        since=since,
+        until=until,
+        topic=topic,
+        selection=Selection(calling_ae=tuple(ae or ()), study_uid=study),
+        dry_run=dry_run,
+        shadow=shadow,
+        transcode=transcode,
+        partial_ok=partial_ok,
+        limit=limit,
+    )
+    raise typer.Exit(run_replay(_load("WorkerSettings", {"data_dir": data_dir}), asked, as_json=as_json))
 
 
 @app.command(rich_help_panel=ASK)

@@ -6,6 +6,7 @@ through them; the other modules are their parts.
 | module       | what it does |
 |--------------|--------------|
 | `worker`     | composes the role: one lane, one thread; one committer for all of them |
+| `rooms`      | one archive, opened for filing |
 | `lanes`      | the loop of a lane: the next batch is prepared while this one commits; repeats through passing faults |
 | `batches`    | gathers messages of one lane into batches bounded by count, bytes and time |
 | `pipeline`   | the steps of a batch: prepare, put, commit, commit positions |
@@ -17,6 +18,8 @@ through them; the other modules are their parts.
 | `healing`    | versions whose segment was lost, and whose bytes came again |
 | `attempts`   | counts deaths, and says which message to isolate |
 | `isolation`  | lets the isolated message be alone in flight in the whole process |
+| `replay`     | no part of the role: a stretch of the log into the live archive once more |
+| `shadow`     | the same into an archive of its own, compared with the live one |
 
 Invariants
     * A position is committed to the log only after the catalog committed every instance before it.

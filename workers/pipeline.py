@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from archive.catalog import Catalog, KnownVersion, OnSame, Same, SegmentCondemned, Verdict
+from archive.catalog import Catalog, Equal, OnConflict, OnSame, Same, SegmentCondemned, Verdict
 from archive.segment_store import AdoptedMember, SegmentStore
 from broker.log import Consumer, Taken
 from runtime.faults import reach
 from schemas.identifiers import SegmentKey
 from schemas.message import DECISION_MADE
-from schemas.record import InstanceRecord, MemberLocation, PlacedRecord
+from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, Record
 from workers.claims import carried
 from workers.decisions import Considered
 from workers.healing import heal
 from workers.preparation import AlreadyHeld, Judged, KnownVersions, Member
+
+Identity = tuple[str, str, str]
+"""Tenant, instance and digest of its content; or, of what cannot be filed, tenant and message."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,8 +44,13 @@ class Batch:
     #: Step 8: whether the catalog has them, and how many messages came to which verdict.
     committed: bool = False
     verdicts: Counter[str] = field(default_factory=Counter)
-    #: What was put and is committed from elsewhere.
-    same: Sequence[PlacedRecord] = ()
+    #: The same, record by record.
+    decided: Sequence[tuple[PlacedRecord, Verdict]] = ()
+
+    @property
+    def same(self) -> Sequence[PlacedRecord]:
+        """What was put and is committed from elsewhere."""
+        return [one for one, verdict in self.decided if isinstance(verdict, Same)]
 
     @property
     def idle_claims(self) -> Sequence[str]:
@@ -56,36 +64,15 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pipeline:
-    """The rooms that a batch goes through."""
+class Filing:
+    """Steps 7 and 8: what was judged is put and committed, wherever its messages came from."""
 
-    consumer: Consumer
-    hint: Callable[[Sequence[Taken]], KnownVersions]
-    judge: Callable[[Taken, KnownVersions], Judged]
-    threads: Executor
     store: SegmentStore
     catalog: Catalog
-    equal: Callable[[PlacedRecord, KnownVersion], bool]
-    on_conflict: Callable[[PlacedRecord, KnownVersion], None]
-    consider: Callable[[Taken], Considered]
-    execute: Callable[[Considered], None]
+    equal: Equal
+    on_conflict: OnConflict
     #: Where several processes put.
     on_same: OnSame | None = None
-
-    def prepare(self, taken: Sequence[Taken]) -> Batch:
-        """Steps 4 to 6: parse, look for a hint, transcode with proof; message by message, in the pool's threads."""
-        reach("worker.taken")
-        batch = Batch(taken=taken)
-        instances = [one for one in taken if not is_decision(one)]
-        known = self.hint(instances)
-        judged = list(self.threads.map(lambda one: self.judge(one, known), instances))
-        batch.decisions = list(self.threads.map(self.consider, filter(is_decision, taken)))
-        beside = [one.member for one in batch.decisions if one.member is not None]
-        batch.members = _distinct([*judged, *beside], batch.verdicts)
-        batch.claims = frozenset(filter(None, (one.message.attributes.data_ref for one in instances)))
-        batch.held = frozenset(one.location.segment for one in judged if isinstance(one, AlreadyHeld))
-        reach("worker.prepared")
-        return batch
 
     def put(self, batch: Batch) -> None:
         """Step 7: one immutable segment per tenant, durable on return."""
@@ -93,7 +80,7 @@ class Pipeline:
         reach("worker.put")
 
     def commit(self, batch: Batch) -> None:
-        """Step 8: one catalog transaction, which alone decides New, Same, Conflict; then the operators' decisions.
+        """Step 8: one catalog transaction, which alone decides New, Same, Conflict.
 
         Raises:
             SegmentCondemned: the batch came too late for the collector; the next attempt puts it again.
@@ -103,13 +90,6 @@ class Pipeline:
             self._commit_placed(batch)
         batch.committed = True
         heal(self.store, self.catalog, batch.same)
-        for decision in batch.decisions:
-            self.execute(decision)
-        reach("worker.committed")
-
-    def commit_positions(self, batch: Batch) -> None:
-        """Step 9: the log may forget these messages."""
-        self.consumer.commit(taken.position for taken in batch.taken)
 
     def _put_missing(self, batch: Batch) -> None:
         for tenant, members in _by_tenant(batch.members).items():
@@ -136,7 +116,45 @@ class Pipeline:
             batch.members = [carried(one, error.keys, self.store) for one in batch.members]
             raise
         batch.verdicts.update(_label(verdict) for verdict in verdicts)
-        batch.same = [one for one, verdict in zip(placed, verdicts, strict=True) if isinstance(verdict, Same)]
+        batch.decided = list(zip(placed, verdicts, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline(Filing):
+    """The rooms that a batch of the log goes through."""
+
+    consumer: Consumer
+    hint: Callable[[Sequence[Taken]], KnownVersions]
+    judge: Callable[[Taken, KnownVersions], Judged]
+    threads: Executor
+    consider: Callable[[Taken], Considered]
+    execute: Callable[[Considered], None]
+
+    def prepare(self, taken: Sequence[Taken]) -> Batch:
+        """Steps 4 to 6: parse, look for a hint, transcode with proof; message by message, in the pool's threads."""
+        reach("worker.taken")
+        batch = Batch(taken=taken)
+        instances = [one for one in taken if not is_decision(one)]
+        known = self.hint(instances)
+        judged = list(self.threads.map(lambda one: self.judge(one, known), instances))
+        batch.decisions = list(self.threads.map(self.consider, filter(is_decision, taken)))
+        beside = [one.member for one in batch.decisions if one.member is not None]
+        batch.members = distinct([*judged, *beside], batch.verdicts)
+        batch.claims = frozenset(filter(None, (one.message.attributes.data_ref for one in instances)))
+        batch.held = frozenset(one.location.segment for one in judged if isinstance(one, AlreadyHeld))
+        reach("worker.prepared")
+        return batch
+
+    def commit(self, batch: Batch) -> None:
+        """Step 8, as `Filing.commit`; then the operators' decisions."""
+        Filing.commit(self, batch)
+        for decision in batch.decisions:
+            self.execute(decision)
+        reach("worker.committed")
+
+    def commit_positions(self, batch: Batch) -> None:
+        """Step 9: the log may forget these messages."""
+        self.consumer.commit(taken.position for taken in batch.taken)
 
 
 def is_decision(taken: Taken) -> bool:
@@ -144,19 +162,19 @@ def is_decision(taken: Taken) -> bool:
     return taken.message.attributes.type == DECISION_MADE
 
 
-def _distinct(judged: Iterable[Judged], verdicts: Counter[str]) -> list[Member]:
+def distinct(judged: Iterable[Judged], verdicts: Counter[str]) -> list[Member]:
     """What is to be put: neither what is held already nor the same content a second time."""
-    members: dict[tuple[str, str, str], Member] = {}
+    members: dict[Identity, Member] = {}
     for one in judged:
-        if isinstance(one, AlreadyHeld) or _identity(one) in members:
+        if isinstance(one, AlreadyHeld) or identity_of(one.record) in members:
             verdicts["same"] += 1
         else:
-            members[_identity(one)] = one
+            members[identity_of(one.record)] = one
     return list(members.values())
 
 
-def _identity(member: Member) -> tuple[str, str, str]:
-    record = member.record
+def identity_of(record: Record) -> Identity:
+    """What two records of one batch are the same by."""
     if isinstance(record, InstanceRecord):
         return record.attributes.tenant, record.instance.sop_instance_uid, record.wire_sha256
     return record.attributes.tenant, record.attributes.id, ""

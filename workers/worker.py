@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from functools import partial
 
-from archive.catalog import Equal, OnConflict
-from archive.compare import comparer, versions_equal
-from archive.journal import conflict_writer, same_writer
-from archive.layout import path_of
-from archive.opening import is_embedded, open_catalog_reader, open_store, open_worker_catalog
-from archive.segment_store import SegmentStore
-from archive.sql_catalog import SqlCatalog
-from archive.unfinished import commit_unfinished, require_empty, unfinished
+from archive.opening import is_embedded
 from broker.log import Taken
 from broker.opening import open_consumer
-from instances.decode import IsolatedDecoder
-from runtime.clock import Clock, SystemClock
-from runtime.logs import get_logger
-from runtime.settings import GIB, WorkerSettings
+from runtime.settings import WorkerSettings
 from schemas.message import Lane
-from segments.disk import Disk, SystemDisk
 from workers.attempts import AttemptBook, FilePages
 from workers.batches import Batches, BatchLimits
-from workers.claims import Claims
 from workers.committing import Committer
-from workers.decisions import Decider
 from workers.isolation import Isolation
-from workers.judging import Judging
 from workers.lanes import LaneLoop
 from workers.pipeline import Batch, Pipeline
-from workers.preparation import Policy
-
-#: Comparing re-encoded instances decodes foreign streams in a child process: seconds and bytes it may take.
-_COMPARE_TIMEOUT_S, _COMPARE_MEMORY_MAX_BYTES = 60.0, 2 * GIB
+from workers.rooms import Rooms, finish_last_run, open_rooms
 
 
 def run_worker(settings: WorkerSettings, stop: threading.Event, ready: Callable[[], None]) -> None:
@@ -49,11 +29,11 @@ def run_worker(settings: WorkerSettings, stop: threading.Event, ready: Callable[
         Exception: one lane failed; the others were stopped in order, and nothing is lost.
     """
     with ExitStack() as stack:
-        rooms = _open_rooms(settings, stack)
-        if is_embedded(settings):
-            _finish_last_run(settings, rooms)
+        rooms = open_rooms(settings, stack)
+        finish_last_run(settings, rooms)
+        isolation = Isolation()
         committer = stack.enter_context(closing(Committer()))
-        lanes = [_lane(lane, settings, rooms, committer, stack) for lane in settings.lanes]
+        lanes = [_lane(lane, settings, rooms, committer, isolation, stack) for lane in settings.lanes]
         runners = stack.enter_context(ThreadPoolExecutor(len(lanes), "lane"))
         running = [runners.submit(_run, lane, stop) for lane in lanes]
         ready()
@@ -62,89 +42,9 @@ def run_worker(settings: WorkerSettings, stop: threading.Event, ready: Callable[
         lane_run.result()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rooms:
-    """What all lanes share."""
-
-    disk: Disk
-    clock: Clock
-    store: SegmentStore
-    catalog: SqlCatalog
-    isolation: Isolation
-    judging: Judging
-    decider: Decider
-    equal: Equal
-    on_conflict: OnConflict
-
-
-def _open_rooms(settings: WorkerSettings, stack: ExitStack) -> _Rooms:
-    disk, clock = SystemDisk(), SystemClock()
-    disk.make_folder(settings.run_dir)
-    store = stack.enter_context(closing(open_store(settings, disk=disk, clock=clock)))
-    store.sweep()
-    if is_embedded(settings) and not settings.catalog_path.exists():
-        require_empty(store)
-    catalog = stack.enter_context(closing(open_worker_catalog(settings, clock=clock)))
-    decoder = stack.enter_context(
-        closing(IsolatedDecoder(processes=1, timeout_s=_COMPARE_TIMEOUT_S, memory_max_bytes=_COMPARE_MEMORY_MAX_BYTES))
-    )
-    policy = Policy(transcode=settings.transcode, transcode_max_bytes=settings.transcode_max_bytes)
-    equal, on_conflict = versions_equal(comparer(store, decoder.samples)), conflict_writer(store, clock)
-    reader = stack.enter_context(closing(open_catalog_reader(settings)))
-    claims = Claims(
-        store=store,
-        memory_max_bytes=settings.transcode_max_bytes,
-        spool_dir=settings.run_dir,
-        file_of=None if settings.store_url else partial(path_of, settings.archive_dir),
-    )
-    return _Rooms(
-        disk=disk,
-        clock=clock,
-        store=store,
-        catalog=catalog,
-        isolation=Isolation(),
-        judging=Judging(
-            claims=claims,
-            catalog=catalog,
-            reader=reader,
-            policy=policy,
-            can_rewrite=lambda size_bytes: _has_room_beside(settings, size_bytes),
-        ),
-        decider=Decider(claims=claims, store=store, catalog=catalog, reader=reader, policy=policy),
-        equal=equal,
-        on_conflict=on_conflict,
-    )
-
-
-def _finish_last_run(settings: WorkerSettings, rooms: _Rooms) -> None:
-    """Commit what the last run put and did not commit; left alone where two starts died of it.
-
-    Its messages come again from the log, where a killer is isolated.
-    """
-    found = unfinished(rooms.store, rooms.catalog, segments_max=settings.batch_max_messages)
-    if not found:
-        return
-    book = AttemptBook(FilePages(settings.run_dir, rooms.disk))
-    if book.begin("unfinished", found[-1]):
-        get_logger().error("unfinished_segments_left", segments=len(found))
-    else:
-        commit_unfinished(rooms.store, rooms.catalog, found, equal=rooms.equal, on_conflict=rooms.on_conflict)
-    book.done()
-
-
-def _has_room_beside(settings: WorkerSettings, size_bytes: int) -> bool:
-    """Whether a claim check may be written a second time, transcoded, before the first one goes.
-
-    Without room it is filed where it lies: what the edge keeps back is for the log, and batches are always committed.
-    Two batches are under way at most.
-    """
-    if settings.store_url:
-        return True
-    beside_bytes = 2 * max(settings.batch_max_bytes, size_bytes)
-    return shutil.disk_usage(settings.archive_dir).free >= settings.disk_reserve_bytes / 2 + beside_bytes
-
-
-def _lane(lane: Lane, settings: WorkerSettings, rooms: _Rooms, committer: Committer, stack: ExitStack) -> LaneLoop:
+def _lane(
+    lane: Lane, settings: WorkerSettings, rooms: Rooms, committer: Committer, isolation: Isolation, stack: ExitStack
+) -> LaneLoop:
     consumer = stack.enter_context(closing(open_consumer(settings, lane, disk=rooms.disk, clock=rooms.clock)))
     wait_s = {
         Lane.URGENT: settings.urgent_wait_s,
@@ -166,7 +66,7 @@ def _lane(lane: Lane, settings: WorkerSettings, rooms: _Rooms, committer: Commit
         on_conflict=rooms.on_conflict,
         consider=rooms.decider.consider,
         execute=rooms.decider.execute,
-        on_same=None if is_embedded(settings) else same_writer(rooms.store, rooms.clock),
+        on_same=rooms.on_same,
     )
     return LaneLoop(
         lane=lane,
@@ -175,7 +75,7 @@ def _lane(lane: Lane, settings: WorkerSettings, rooms: _Rooms, committer: Commit
         book=AttemptBook(rooms.catalog if settings.kafka_bootstrap else FilePages(settings.run_dir, rooms.disk)),
         stream_of=_partition if settings.kafka_bootstrap else lambda _: lane.value,
         committer=committer,
-        isolation=rooms.isolation,
+        isolation=isolation,
         prepare_killer=rooms.judging.killer,
         release=(lambda batch: _release(rooms, batch)) if is_embedded(settings) else _leave_to_collector,
         retry_wait_max_s=settings.retry_wait_max_s,
@@ -194,7 +94,7 @@ def _partition(taken: Taken) -> str:
     return taken.position.stream
 
 
-def _release(rooms: _Rooms, batch: Batch) -> None:
+def _release(rooms: Rooms, batch: Batch) -> None:
     for claim in batch.idle_claims:
         if not rooms.catalog.has_committed(claim):
             rooms.store.delete(claim)

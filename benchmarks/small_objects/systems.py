@@ -78,6 +78,8 @@ def embedded(folder: Path, transcode: str) -> Iterator[System]:
 @contextmanager
 def _region(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
     """One broker, one edge, one worker for all lanes."""
-    shape = Shape(brokers=1, partitions=12, edges=1, workers=(WorkerShape(lanes=tuple(Lane)),), settings={**_SETTINGS, **settings})
+    shape = Shape(
+        brokers=1, partitions=12, edges=1, workers=(WorkerShape(lanes=tuple(Lane)),), settings={**_SETTINGS, **settings}
+    )
     with Cluster(folder, shape) as cluster:
         yield cluster

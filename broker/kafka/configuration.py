@@ -90,13 +90,21 @@ class KafkaConfiguration:
 
     def consumer(self, lane: Lane) -> dict[str, Any]:
         """Settings of a Consumer of a lane: the group protocol of KIP-848, offsets by hand, no silent reset."""
-        return self._client() | {
+        return self._reading() | {
             "group.id": self.group(lane),
             "group.protocol": "consumer",
+            "max.poll.interval.ms": int(self.poll_interval_max_s * 1000),
+        }
+
+    def reader(self) -> dict[str, Any]:
+        """Settings of a Consumer that joins no group and commits nothing; the client insists on a name for one."""
+        return self._reading() | {"group.id": f"{self.prefix}-replay", "enable.partition.eof": True}
+
+    def _reading(self) -> dict[str, Any]:
+        return self._client() | {
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
-            "max.poll.interval.ms": int(self.poll_interval_max_s * 1000),
             "fetch.message.max.bytes": 2 * self.message_max_bytes,
             "fetch.max.bytes": self._fetch_max_bytes,
             "receive.message.max.bytes": self._fetch_max_bytes + MIB,

@@ -1,0 +1,145 @@
+"""A stretch of a real topic: found by time and by offset, read beside the workers, without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+
+from broker.kafka import KafkaConfiguration
+from broker.kafka.binding import to_headers
+from broker.kafka.stretch import Mark, Span, StretchReader, Torn, find_spans
+from broker.kafka.topics import LogTopics
+from broker.log import Taken
+from region.kafka import KafkaBroker
+from runtime.errors import Misconfigured, Retryable
+from schemas.message import Lane
+from tests.broker.contract import TIMEOUT_S, numbers, take_all
+from tests.broker.messages import instance
+from tests.broker.test_kafka_damage import put, put_foreign
+from tests.broker.test_kafka_group import fill, member
+from tests.region.kafka import fresh, frozen
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def spans(log: KafkaConfiguration, since: Mark, until: Mark | None = None, kept: datetime = LONG_AGO) -> Sequence[Span]:
+    return find_spans(log, Lane.ROUTINE, since, until, kept_since=kept)
+
+
+def read(log: KafkaConfiguration, found: Sequence[Span]) -> tuple[list[Taken], list[Torn]]:
+    taken: list[Taken] = []
+    with closing(StretchReader(log, found)) as reader:
+        while not reader.is_done:
+            taken += reader.take(max_messages=7, max_bytes=10**6, wait_s=0.2)
+        return taken, reader.torn
+
+
+def commit(log: KafkaConfiguration, count: int) -> None:
+    """As a worker does it, of so many messages."""
+    with member(log) as worker:
+        worker.commit([one.position for one in take_all(worker, count)])
+
+
+def test_what_the_workers_have_committed_is_read_and_the_rest_is_left_to_them(kafka: KafkaBroker) -> None:
+    log = fresh(kafka, partitions=3)
+    fill(log, range(60))
+    assert [span.waiting for span in spans(log, 0)].count(0) == 0
+    commit(log, 60)
+    fill(log, range(60, 65))
+    before = LogTopics(log).reach(Lane.ROUTINE)
+
+    found = spans(log, 0)
+    taken, torn = read(log, found)
+    assert (sorted(numbers(taken)), torn, sum(span.waiting for span in found)) == (list(range(60)), [], 5)
+    for span in found:
+        offsets = [one.position.offset for one in taken if one.position.stream == span.stream]
+        assert offsets == list(range(span.end))
+    assert LogTopics(log).reach(Lane.ROUTINE) == before
+
+
+def test_ends_are_moments_or_offsets_of_partitions(kafka: KafkaBroker) -> None:
+    log = fresh(kafka, partitions=2)
+    fill(log, range(20))
+    between = datetime.now(UTC)
+    while datetime.now(UTC) - between < timedelta(milliseconds=2):  # timestamps are whole milliseconds
+        pass
+    fill(log, range(20, 30))
+    commit(log, 30)
+    hour = timedelta(hours=1)
+
+    assert sorted(numbers(read(log, spans(log, between - hour, between))[0])) == list(range(20))
+    assert sorted(numbers(read(log, spans(log, between, between + hour))[0])) == list(range(20, 30))
+    assert read(log, spans(log, between + hour))[0] == []
+    (span,) = spans(log, {1: 2}, {1: 4})
+    assert [one.position.offset for one in read(log, [span])[0]] == [2, 3]
+    for since, until in (({1: 2}, {0: 4}), ({2: 0}, None)):
+        with pytest.raises(Misconfigured, match="partition"):
+            spans(log, since, until)
+    with pytest.raises(Misconfigured, match="topics apply"):
+        find_spans(log.__class__(bootstrap=log.bootstrap, prefix="none"), Lane.BULK, 0, None, kept_since=LONG_AGO)
+
+
+def test_what_was_deleted_is_told(kafka: KafkaBroker) -> None:
+    log = fresh(kafka)
+    fill(log, range(10))
+    commit(log, 10)
+    topic = log.topic(Lane.ROUTINE)
+    LogTopics(log).delete_before({TopicPartition(topic, 0): 4})
+
+    (by_offset,) = spans(log, 1)
+    assert (by_offset.deleted, by_offset.first, by_offset.messages) == (3, 4, 6)
+    assert [span.deleted for span in spans(log, 0, 3)] == [3]
+    assert [span.deleted for span in spans(log, 4)] == [0]
+    now = datetime.now(UTC)
+    early, day = now - timedelta(hours=1), timedelta(days=1)
+    # Only the log's keeper knows what lay before the first message: not where it deletes nothing so young.
+    assert [(span.may_lack, span.deleted) for span in spans(log, early, kept=now)] == [(True, 0)]
+    assert [span.may_lack for span in spans(log, early, kept=now - day)] == [False]
+
+
+def test_what_is_torn_is_told_and_what_ends_with_it_is_read_to_its_end(kafka: KafkaBroker) -> None:
+    log = fresh(kafka)
+    put(log, instance(0))
+    put(log, instance(1), b"rotten" + bytes(instance(1).value)[6:])
+    put(log, instance(2))
+    put_foreign(log, b"hello")
+    commit(log, 2)
+    (span,) = spans(log, 0)
+    taken, torn = read(log, [replace(span, end=4)])
+    assert numbers(taken) == [0, 2]
+    assert torn == [Torn(stream=span.stream, offset=1), Torn(stream=span.stream, offset=3)]
+
+
+@pytest.mark.parametrize(("end", "given"), [(1, [0]), (2, [0]), (3, [0, 1]), (4, [0, 1])])
+def test_where_an_offset_is_no_message_the_end_is_found_all_the_same(
+    kafka: KafkaBroker, end: int, given: list[int]
+) -> None:
+    """A stranger's transactions leave marks between messages and behind the last one."""
+    log = fresh(kafka)
+    producer = Producer({"bootstrap.servers": log.bootstrap, "transactional.id": log.prefix})
+    producer.init_transactions(TIMEOUT_S)
+    for number in range(2):
+        producer.begin_transaction()
+        one = instance(number)
+        producer.produce(log.topic(Lane.ROUTINE), bytes(one.value), one.attributes.key, headers=to_headers(one))
+        producer.commit_transaction(TIMEOUT_S)
+    (span,) = spans(log, 0)
+    taken, _ = read(log, [replace(span, end=end)])
+    assert numbers(taken) == given
+
+
+def test_a_silent_broker_ends_it(kafka: KafkaBroker) -> None:
+    log = fresh(kafka)
+    fill(log, range(3))
+    commit(log, 3)
+    found = spans(log, 0)
+    with frozen(kafka), pytest.raises(Retryable, match="gave nothing"):
+        reader = StretchReader(log, found, silence_max_s=0.3)
+        while not reader.is_done:
+            reader.take(max_messages=1, max_bytes=1, wait_s=0.1)
+    reader.close()
