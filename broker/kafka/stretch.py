@@ -112,7 +112,7 @@ class StretchReader:
         self._silence_max_s = silence_max_s
         self._monotonic_s = monotonic_s
         self._silence = Deadline(silence_max_s, monotonic_s)
-        self._complaints = Complaints("reader")
+        self._complaints = Complaints("reader", configuration.security)
         self._left = {span.stream: span for span in spans if span.messages > 0}
         #: What was met so far and is no message.
         self.torn: list[Torn] = []
