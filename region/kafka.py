@@ -139,6 +139,18 @@ class KafkaBroker:
                 time.sleep(_POLL_S)
         raise NotStarted(f"Kafka did not start: {self._last_words()}")
 
+    def limit_client(self, client_id: str, *, bytes_per_s: int | None) -> None:
+        """Give a client a quota of what it may publish to each broker of the cluster; None: none any more.
+
+        Raises:
+            subprocess.CalledProcessError: Kafka's own tool failed; its words are in it.
+        """
+        change = "--delete-config" if bytes_per_s is None else "--add-config"
+        quota = ("--alter", change, "producer_byte_rate" + ("" if bytes_per_s is None else f"={bytes_per_s}"))
+        whom = ("--entity-type", "clients", "--entity-name", client_id)
+        tool = self._java("kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap, *quota, *whom)
+        subprocess.run(tool, check=True, capture_output=True, timeout=60)
+
     def kill(self) -> None:
         """SIGKILL, and wait for the end; `start` goes on with the same data."""
         if self._process is not None:

@@ -70,7 +70,10 @@ LOG_PUBLISH_FAILURES = Counter(
     "sansfilm_log_publish_failures_total", "Messages that Kafka did not acknowledge.", registry=REGISTRY
 )
 LOG_QUEUE_MESSAGES = Gauge(
-    "sansfilm_log_queue_messages", "Messages on their way to Kafka, in this process.", registry=REGISTRY
+    "sansfilm_log_queue_messages",
+    "Messages on their way to Kafka, in this process, by lane.",
+    ["lane"],
+    registry=REGISTRY,
 )
 LOG_PARTITIONS = Gauge(
     "sansfilm_log_partitions", "Partitions of Kafka that this process reads, by lane.", ["lane"], registry=REGISTRY

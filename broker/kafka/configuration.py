@@ -32,8 +32,8 @@ class KafkaConfiguration:
     prefix: str = "sansfilm"
     #: Largest value of a message; larger instances travel as claim checks.
     inline_max_bytes: int = MIB
-    #: What a publisher holds before `publish` blocks. The client copies values: memory is up to twice this.
-    queue_max_bytes: int = 256 * MIB
+    #: What a publisher holds of a lane before `publish` blocks. The client copies values: memory is up to twice this.
+    queue_max_bytes: int = 96 * MIB
     #: What a consumer reads ahead.
     prefetch_max_bytes: int = 64 * MIB
     #: After so long an unacknowledged message fails. Below `ack_timeout_s`, so that the edge hears of it in time and
@@ -69,9 +69,13 @@ class KafkaConfiguration:
         """Settings of an AdminClient."""
         return self._client()
 
-    def producer(self) -> dict[str, Any]:
-        """Settings of a Producer: acknowledged by all in-sync replicas, each message once and in order of its key."""
+    def producer(self, lane: Lane | None = None) -> dict[str, Any]:
+        """Settings of a Producer: acknowledged by all in-sync replicas, each message once and in order of its key.
+
+        That of a lane has a name, ``sansfilm-<lane>``, by which brokers can give it a quota.
+        """
         return self._client() | {
+            "client.id": f"sansfilm-{lane.value}" if lane else "sansfilm",
             "acks": "all",
             "enable.idempotence": True,
             "message.max.bytes": self.message_max_bytes,

@@ -105,6 +105,24 @@ def test_a_full_queue_blocks_until_a_frozen_broker_thaws(kafka: KafkaBroker) -> 
     assert sorted(all_of(configuration)) == list(range(21))
 
 
+@pytest.fixture
+def held_down(kafka: KafkaBroker) -> Iterator[None]:
+    """A quota for the bulk lane's client."""
+    kafka.limit_client("sansfilm-bulk", bytes_per_s=50_000)
+    yield
+    kafka.limit_client("sansfilm-bulk", bytes_per_s=None)
+
+
+def test_a_lane_that_brokers_hold_down_keeps_no_other_waiting(kafka: KafkaBroker, held_down: None) -> None:
+    configuration = fresh(kafka)
+    with publishing(configuration, close_timeout_s=0.1) as publisher:
+        first = [publisher.publish(instance(n, size_bytes=500_000, lane=Lane.BULK)) for n in range(4)]
+        until(lambda: any(future.done() for future in first), timeout_s=TIMEOUT_S, what="an answer to bulk")
+        held = [publisher.publish(instance(n, size_bytes=500_000, lane=Lane.BULK)) for n in range(4, 12)]
+        publish(publisher, [instance(99, lane=Lane.URGENT)])
+        assert not any(future.done() for future in held)
+
+
 def test_close_ends_in_time_and_fails_what_is_not_acknowledged(kafka: KafkaBroker) -> None:
     with frozen(kafka):
         publisher = KafkaPublisher(fresh_later(kafka), close_timeout_s=0.5)
