@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from archive.s3_errors import answered, code_of, status_of
+from runtime.addresses import is_loopback
 from runtime.errors import Misconfigured
 from runtime.settings import CommonSettings
 
@@ -126,7 +126,7 @@ def access_from(settings: CommonSettings) -> S3Access:
         raise Misconfigured("SANSFILM_STORE_URL must be s3://bucket/prefix")
     if endpoint.scheme not in ("http", "https") or not endpoint.hostname or endpoint.path.strip("/"):
         raise Misconfigured("SANSFILM_S3_ENDPOINT must be https://host:port")
-    if endpoint.scheme == "http" and not (settings.insecure_demo or _is_loopback(endpoint.hostname)):
+    if endpoint.scheme == "http" and not (settings.insecure_demo or is_loopback(endpoint.hostname)):
         raise Misconfigured("SANSFILM_S3_ENDPOINT must be https:// unless it is on this machine")
     secret = settings.s3_secret_access_key.get_secret_value()
     if not (settings.s3_access_key_id and secret):
@@ -143,10 +143,3 @@ def access_from(settings: CommonSettings) -> S3Access:
         request_timeout_s=settings.s3_request_timeout_s,
         retries_max=settings.s3_retries_max,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

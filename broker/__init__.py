@@ -77,6 +77,11 @@ batch (2 ms) and sends it; one thread serves the delivery reports and resolves t
 so that its own repetitions are stored once and in order. A consumer's client fetches ahead in its own threads, also
 while its owner works. `delete_committed` (`broker.kafka.janitor`) deletes what is committed and older than 72 hours.
 
+**Who may connect.** `broker.kafka.security` makes of the settings what every client is told: TLS, a user with a
+password or a client certificate; brokers on other machines are reached with both only. The client repeats a refused
+connection for ever; `broker.kafka.access` asks once at each start, so that a role with wrong credentials ends within
+seconds and says which. Refused later, it goes on trying and logs ``kafka_refused``: another broker may take it.
+
 **Who may read what.** The group's members share a lane's partitions by the group protocol of Kafka 4 (KIP-848). Nothing
 is read that is not acknowledged. A partition that is taken away is told first (`broker.log.Consumer.on_revoke`): its
 owner finishes and commits, or drops it. A member that answers nobody (killed, frozen, cut off) loses its partitions

@@ -39,11 +39,17 @@ def open_publisher(settings: CommonSettings, *, writer: str, senders_write: bool
     """The writing end of the log that workers read; closed by its owner. `writer` names this start of this process.
 
     Of files of this machine, callers who wait for each message may write it themselves: see `LocalPublisher`.
+
+    Raises:
+        Misconfigured: Kafka's brokers refuse us, or may not be reached as the settings say.
     """
     if settings.kafka_bootstrap:
         from broker.kafka import KafkaPublisher
+        from broker.kafka.access import check_access
 
-        return KafkaPublisher(kafka_configuration(settings))
+        configuration = kafka_configuration(settings)
+        check_access(configuration)
+        return KafkaPublisher(configuration)
     return open_spool(settings, writer=writer, senders_write=senders_write)
 
 
@@ -64,7 +70,7 @@ def open_consumer(
     """A worker's reading end of a lane; closed by its owner.
 
     Raises:
-        Misconfigured: another worker of this machine has the lane, or the topic is missing.
+        Misconfigured: another worker of this machine has the lane, the topic is missing, or the brokers refuse us.
         Retryable: the log is away.
     """
     if settings.kafka_bootstrap:
@@ -117,11 +123,17 @@ def _group(settings: CommonSettings) -> str:
 
 
 def kafka_configuration(settings: CommonSettings) -> KafkaConfiguration:
-    """Kafka's clients and topics as the settings want them."""
+    """Kafka's clients and topics as the settings want them.
+
+    Raises:
+        Misconfigured: a setting of TLS or credentials is wrong, or missing.
+    """
     from broker.kafka import KafkaConfiguration
+    from broker.kafka.security import security_from
 
     configuration = KafkaConfiguration(
         bootstrap=settings.kafka_bootstrap,
+        security=security_from(settings),
         prefix=settings.kafka_topic_prefix,
         inline_max_bytes=settings.inline_max_bytes,
     )

@@ -19,8 +19,10 @@ from typing import Literal
 
 from rich.markup import escape
 
+from broker.opening import waiting_messages
 from cli.folder import is_locked, is_readable_by_others
 from cli.output import out, print_json, size_text
+from runtime.errors import SansfilmError
 from runtime.settings import UpSettings
 
 Level = Literal["ok", "note", "bad"]
@@ -150,6 +152,19 @@ def _time_syncs(path: Path) -> Iterator[float]:
             yield (time.perf_counter() - started_s) * 1000
 
 
+def _kafka(settings: UpSettings) -> Iterator[Finding]:
+    """Whether the brokers answer, and take our credentials; nothing is said of a log on this machine."""
+    if not settings.kafka_bootstrap:
+        return
+    try:
+        waiting = sum(waiting_messages(settings).values())
+    except SansfilmError as error:
+        yield Finding(what="Kafka", level="bad", text=str(error))
+        return
+    text = f"{settings.kafka_bootstrap} answers ({settings.kafka_security_protocol}), {waiting} messages wait"
+    yield Finding(what="Kafka", level="ok", text=text)
+
+
 def _extras(settings: UpSettings) -> Iterator[Finding]:
     viewer = settings.viewer_dir / "index.html"
     if viewer.is_file():
@@ -163,4 +178,4 @@ def _extras(settings: UpSettings) -> Iterator[Finding]:
     yield Finding(what="DCMTK", level="ok" if tool else "note", text=text)
 
 
-_CHECKS: tuple[Callable[[UpSettings], Iterator[Finding]], ...] = (_python, _packages, _ports, _folder, _extras)
+_CHECKS: tuple[Callable[[UpSettings], Iterator[Finding]], ...] = (_python, _packages, _ports, _folder, _kafka, _extras)

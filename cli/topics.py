@@ -62,21 +62,15 @@ def check(
 
 
 def _topics(bootstrap: str | None) -> LogTopics:
-    from broker.kafka.configuration import KafkaConfiguration
     from broker.kafka.topics import LogTopics
+    from broker.opening import kafka_configuration
     from runtime.errors import Misconfigured
     from runtime.settings import CommonSettings, load_settings
 
     settings = load_settings(CommonSettings, kafka_bootstrap=bootstrap)
     if not settings.kafka_bootstrap:
         raise Misconfigured("no Kafka broker is named: set SANSFILM_KAFKA_BOOTSTRAP or --bootstrap to host:port,...")
-    return LogTopics(
-        KafkaConfiguration(
-            bootstrap=settings.kafka_bootstrap,
-            prefix=settings.kafka_topic_prefix,
-            inline_max_bytes=settings.inline_max_bytes,
-        )
-    )
+    return LogTopics(kafka_configuration(settings))
 
 
 def _report(findings: Sequence[Finding], *, done: Sequence[str] | None, as_json: bool) -> None:

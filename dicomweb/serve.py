@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from dicomweb.app import create_app
 from dicomweb.machine import Machine
 from dicomweb.status import own_metrics
 from instances.decode import IsolatedDecoder
+from runtime.addresses import is_loopback
 from runtime.errors import Fatal, Misconfigured
 from runtime.settings import WebSettings
 
@@ -199,19 +199,12 @@ class _Requests:
 
 
 def _check_closed(settings: WebSettings) -> None:
-    if settings.insecure_demo or _is_loopback(settings.bind_address):
+    if settings.insecure_demo or is_loopback(settings.bind_address):
         return
     raise Misconfigured(
         f"SANSFILM_BIND_ADDRESS is {settings.bind_address}, which others can reach, and there is no TLS and no sign-in "
         "yet: use a loopback address, or accept the risk with --insecure-demo."
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _sentence(error: OSError, address: str, port: int) -> str:

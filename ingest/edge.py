@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from ingest.admission import Seats
 from ingest.dimse.association import Association
 from ingest.intake import Intake
 from ingest.opening import opened_intake
+from runtime.addresses import is_loopback
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Misconfigured
 from runtime.lifecycle import Deadline
@@ -142,19 +142,12 @@ class Edge:
 
 
 def _check_address(settings: EdgeSettings) -> None:
-    if settings.insecure_demo or _is_loopback(settings.bind_address):
+    if settings.insecure_demo or is_loopback(settings.bind_address):
         return
     raise Misconfigured(
         f"SANSFILM_BIND_ADDRESS {settings.bind_address} is not loopback, and associations are neither encrypted nor "
         "authenticated: set SANSFILM_INSECURE_DEMO=true to accept that"
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _check_unoccupied(family: socket.AddressFamily, name: tuple[object, ...], address: str, port: int) -> None:

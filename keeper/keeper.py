@@ -115,10 +115,12 @@ def _of_kafka(settings: KeeperSettings, clock: Clock, stop: threading.Event, sta
     if not settings.kafka_bootstrap:
         get_logger().warning("events_not_published", hint="no Kafka broker is named: SANSFILM_KAFKA_BOOTSTRAP")
         return []
+    from broker.kafka.access import check_access
     from broker.kafka.events import EventPublisher
     from broker.kafka.janitor import delete_committed
 
     configuration = kafka_configuration(settings)
+    check_access(configuration)
     publisher = stack.enter_context(closing(EventPublisher(configuration)))
     relay = Relay(
         catalog=stack.enter_context(closing(open_keeping(settings, clock))),

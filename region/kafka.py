@@ -24,8 +24,8 @@ _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.05
 #: Large records are humongous to G1; the parallel collector costs the broker a third less.
 _JVM = ("-XX:+UseParallelGC", "-Xshare:auto", "-Dlog4j2.disable.jmx=true")
-
-
+#: What the broker knows its users by.
+SCRAM = ("SCRAM-SHA-512", "SCRAM-SHA-256")
 _QUICK = ("-XX:TieredStopAtLevel=1",)
 
 
@@ -48,16 +48,19 @@ class KafkaBroker:
         heap_mib: int = 384,
         quick: bool = False,
         settings: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
     ) -> None:
         """Starts nothing yet. `ports` are the broker's and its controller's; `settings` go over the defaults.
 
-        `quick` compiles less: up sooner, slower under load.
+        `quick` compiles less: up sooner, slower under load. `users` are names and passwords that SCRAM knows from the
+        first start on, for listeners that `settings` add.
         """
         self._folder = folder
         self._port, controller_port = ports or free_ports(2)
         self._cluster_id = cluster_id or new_cluster_id()
         self._jvm = (f"-Xms{heap_mib}m", f"-Xmx{heap_mib}m", *_JVM, *(_QUICK if quick else ()))
         self._process: subprocess.Popen[bytes] | None = None
+        self._users = dict(users or {})
         voters = voters or f"{node}@127.0.0.1:{controller_port}"
         self._settings = {
             **_settings(folder, node, self._port, controller_port, voters, replicas),
@@ -93,7 +96,9 @@ class KafkaBroker:
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
         if not (self._folder / "data").exists():
             tool = self._java("kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(properties))
-            subprocess.run(tool, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+            subprocess.run(
+                [*tool, *self._scram()], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60
+            )
         parent = os.getpid()
         with (self._folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -168,6 +173,15 @@ class KafkaBroker:
         if java is None:
             raise NotStarted("java was not found: install a Java 17 runtime (make kafka does it for root on Debian)")
         return [java, *self._jvm, "-cp", f"{JARS}/*", *arguments]
+
+    def _scram(self) -> list[str]:
+        """The users as the storage tool takes them."""
+        return [
+            word
+            for name, password in self._users.items()
+            for mechanism in SCRAM
+            for word in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
+        ]
 
     def _last_words(self) -> str:
         path = self._folder / "broker.log"

@@ -40,6 +40,22 @@ class CommonSettings(BaseSettings):
         MIB, ge=4096, description="Larger instances travel as claim checks: a one-member segment of their own."
     )
     kafka_bootstrap: str = Field("", description="Kafka brokers, host:port,...; empty: the local log.")
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext",
+        description="How Kafka is spoken to: ssl is TLS, with a client certificate where one is set; sasl_ssl is TLS "
+        "with a user and a password. Brokers on other machines are reached with TLS and credentials only.",
+    )
+    kafka_ca_file: str = Field(
+        "", description="PEM file of who signs the brokers' certificates; empty: those whom this system trusts."
+    )
+    kafka_certificate_file: str = Field("", description="PEM file of the client certificate shown to the brokers.")
+    kafka_key_file: str = Field("", description="PEM file of the client certificate's private key.")
+    kafka_key_password: SecretStr = Field(SecretStr(""), description="Password of that key, if it is encrypted.")
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="How the password is proved to the brokers; PLAIN sends it."
+    )
+    kafka_user: str = Field("", description="User that the brokers know.")
+    kafka_password: SecretStr = Field(SecretStr(""), description="Password of that user.")
     kafka_topic_prefix: str = Field(
         "sansfilm", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Topics of the log are <prefix>.<lane>."
     )
@@ -67,7 +83,9 @@ class CommonSettings(BaseSettings):
         "gone. Above the 60 s that comparing one re-encoded instance may take.",
     )
     insecure_demo: bool = Field(
-        False, description="Allow a bind address other than loopback without TLS and credentials. Shown on every page."
+        False,
+        description="Allow a bind address other than loopback, and Kafka and an object store elsewhere, without "
+        "TLS and credentials. Shown on every page.",
     )
     store_url: str = Field("", description="Object store of the archive: s3://bucket/prefix; empty: the folder.")
     s3_endpoint: str = Field("", description="Address of the object store: https://host:port.")
@@ -112,6 +130,11 @@ class CommonSettings(BaseSettings):
         return self.data_dir / "catalog" / "catalog.sqlite"
 
     @property
+    def lanes_path(self) -> Path:
+        """The lanes that this machine's receivers gave to studies."""
+        return self.data_dir / "lanes" / "lanes.sqlite"
+
+    @property
     def run_dir(self) -> Path:
         """Sockets, locks and attempt counts of running processes."""
         return self.data_dir / "run"
@@ -129,11 +152,6 @@ class CommonSettings(BaseSettings):
 
 
 class EdgeSettings(CommonSettings):
-    @property
-    def lanes_path(self) -> Path:
-        """The lanes that this machine's receivers gave to studies."""
-        return self.data_dir / "lanes" / "lanes.sqlite"
-
     """The receiver."""
 
     bind_address: str = Field("127.0.0.1", description="Address on which DICOM associations are accepted.")

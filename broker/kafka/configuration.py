@@ -6,9 +6,10 @@ batch, a topic's ``max.message.bytes`` (which limits the *batch*) and a consumer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from broker.kafka.security import KafkaSecurity
 from runtime.settings import MIB
 from schemas.message import Lane
 
@@ -26,6 +27,7 @@ class KafkaConfiguration:
 
     #: Brokers, ``host:port,...``.
     bootstrap: str
+    security: KafkaSecurity = field(default_factory=KafkaSecurity)
     #: Topics are ``<prefix>.<lane>``, ``<prefix>.events`` and ``<prefix>.torn``, groups ``<prefix>-workers-<lane>``.
     prefix: str = "sansfilm"
     #: Largest value of a message; larger instances travel as claim checks.
@@ -131,6 +133,7 @@ class KafkaConfiguration:
     def _client(self) -> dict[str, Any]:
         return {
             "bootstrap.servers": self.bootstrap,
+            **self.security.client(),
             "client.id": "sansfilm",
             "allow.auto.create.topics": False,
             "socket.timeout.ms": _REQUEST_TIMEOUT_MS,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
+from broker.kafka.access import check_access
 from broker.kafka.binding import from_kafka
 from broker.kafka.configuration import KafkaConfiguration
 from broker.kafka.errors import Complaints, consumed, error_of, no_offset, no_topic
@@ -59,9 +60,10 @@ class KafkaConsumer:
         """Joins the group in the background; `take` gives nothing until partitions are assigned.
 
         Raises:
-            Misconfigured: the lane's topic does not exist.
+            Misconfigured: the lane's topic does not exist, or the brokers refuse us.
             Retryable: no broker answers.
         """
+        check_access(configuration)
         self._lane = lane
         self._topic = configuration.topic(lane)
         self._clock = clock or SystemClock()
@@ -82,7 +84,7 @@ class KafkaConsumer:
         self._acknowledged: dict[str, int] = {}
         self._refused: KafkaError | None = None
         self._closed = False
-        self._complaints = Complaints("consumer")
+        self._complaints = Complaints("consumer", configuration.security)
         callbacks = {"error_cb": self._complained, "on_commit": self._committed}
         self._client = Consumer(configuration.consumer(lane) | callbacks)
         self._require_topic()

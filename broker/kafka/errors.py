@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException
 
+from broker.kafka.security import KafkaSecurity
 from runtime import metrics
 from runtime.errors import Fatal, Misconfigured, Rejected, Retryable, SansfilmError
 from runtime.logs import get_logger
@@ -26,13 +27,48 @@ def error_of(exception: KafkaException) -> KafkaError:
     return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(exception))
 
 
-def published(error: KafkaError) -> SansfilmError:
-    """What the future of a message that was not acknowledged raises."""
+def refusal_of(error: KafkaError, security: KafkaSecurity) -> Misconfigured | None:
+    """What an operator must set where the client complains that one side refuses the other; None otherwise.
+
+    The client has few codes for it and repeats for ever, so that its words decide.
+    """
+    said = error.str()
+    if "mechanism handshake failed" in said:
+        known = said.rpartition("supported mechanisms: ")[2].partition(" ")[0]
+        return Misconfigured(
+            f"the broker does not take passwords by {security.mechanism}: set SANSFILM_KAFKA_SASL_MECHANISM to one of "
+            f"{known}"
+        )
+    if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+        return Misconfigured(
+            f"the broker refused the credentials of user {security.user}: set SANSFILM_KAFKA_USER and "
+            "SANSFILM_KAFKA_PASSWORD to what it knows"
+        )
+    if "certificate verify failed" in said:
+        signers = security.ca_file or "whom this system trusts"
+        return Misconfigured(
+            f"the broker's certificate is not signed by {signers}, or is of another host: see SANSFILM_KAFKA_CA_FILE "
+            "and SANSFILM_KAFKA_BOOTSTRAP"
+        )
+    if "SSL alert" in said:
+        shown = security.certificate_file or "none, where one is wanted"
+        return Misconfigured(
+            f"the broker refused this client's certificate ({shown}): see SANSFILM_KAFKA_CERTIFICATE_FILE"
+        )
+    if "PLAINTEXT broker listener" in said or "wrong version number" in said:
+        return Misconfigured("the broker does not speak TLS at this address: see SANSFILM_KAFKA_BOOTSTRAP")
+    if error.code() == KafkaError._SSL:
+        return Misconfigured("the broker and this client do not agree on TLS: see SANSFILM_KAFKA_SECURITY_PROTOCOL")
+    return None
+
+
+def published(error: KafkaError, refusal: Misconfigured | None = None) -> SansfilmError:
+    """What the future of a message that was not acknowledged raises; `refusal` is why, where that is known."""
     if error.code() in _TOO_LARGE:
         return Rejected(RejectReason.TOO_LARGE, "the log's topic takes no message of that size: sansfilm topics check")
     if error.code() in _NO_TOPIC:
         return Retryable("the log's topic is missing: run sansfilm topics apply")
-    return Retryable(f"Kafka did not acknowledge the message: {error.name()}")
+    return Retryable(f"Kafka did not acknowledge the message: {refusal or error.name()}")
 
 
 def consumed(error: KafkaError, topic: str) -> SansfilmError | None:
@@ -74,12 +110,34 @@ def admin_failed(what: str, exception: KafkaException) -> SansfilmError:
     return Retryable(f"could not {what}: {error.name()}: {error.str()}")
 
 
+class Refusals:
+    """Why one side refuses the other, as the client's errors tell it."""
+
+    def __init__(self, security: KafkaSecurity) -> None:
+        self._security = security
+        #: The first since it last worked. Another broker may not refuse.
+        self.found: Misconfigured | None = None
+        #: Whether the client has come to the end of the brokers that it knows.
+        self.all_down = False
+
+    def note(self, error: KafkaError) -> None:
+        """See whether the client complains of it."""
+        self.all_down = self.all_down or error.code() == KafkaError._ALL_BROKERS_DOWN
+        self.found = self.found or refusal_of(error, self._security)
+
+
 class Complaints:
     """The client's own errors (brokers away, connections lost), logged when they begin and when they are over."""
 
-    def __init__(self, client: str) -> None:
+    def __init__(self, client: str, security: KafkaSecurity) -> None:
         self._client = client
         self._begun = False
+        self._refusals = Refusals(security)
+
+    @property
+    def refusal(self) -> Misconfigured | None:
+        """That one side refuses the other, since it last worked."""
+        return self._refusals.found
 
     def note(self, error: KafkaError) -> None:
         """Log and count what the client complains of."""
@@ -87,9 +145,14 @@ class Complaints:
         if not self._begun:
             self._begun = True
             get_logger().warning("kafka_unavailable", client=self._client, error=error.name())
+        before = self.refusal
+        self._refusals.note(error)
+        if self.refusal is not before:
+            get_logger().error("kafka_refused", client=self._client, message=str(self.refusal))
 
     def over(self) -> None:
         """It works again."""
+        self._refusals.found = None
         if self._begun:
             self._begun = False
             get_logger().info("kafka_available", client=self._client)

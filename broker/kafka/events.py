@@ -24,7 +24,7 @@ class EventPublisher:
 
     def __init__(self, configuration: KafkaConfiguration) -> None:
         self._configuration = configuration
-        self._complaints = Complaints("producer")
+        self._complaints = Complaints("producer", configuration.security)
         self._producer: Producer | None = None
 
     def publish(self, events: Sequence[Event]) -> None:
@@ -50,7 +50,9 @@ class EventPublisher:
             left = 0
         if failures or left:
             self._give_up()
-            raise published(failures[0]) if failures else Retryable("Kafka did not acknowledge events in time")
+            if failures:
+                raise published(failures[0], self._complaints.refusal)
+            raise Retryable("Kafka did not acknowledge events in time")
         self._complaints.over()
         for event in events:
             metrics.EVENTS_PUBLISHED.labels(event.type.removeprefix("sansfilm.").removesuffix(".v1")).inc()

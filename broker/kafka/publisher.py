@@ -37,7 +37,7 @@ class KafkaPublisher:
         self._configuration = configuration
         self._close_timeout_s = close_timeout_s
         self._clock = clock or SystemClock()
-        self._complaints = Complaints("producer")
+        self._complaints = Complaints("producer", configuration.security)
         #: Held while a message is handed over, so that none is after `close`; told when there may be room.
         self._room = threading.Condition()
         self._closed = False
@@ -72,7 +72,7 @@ class KafkaPublisher:
                 except BufferError:
                     self._room.wait(_POLL_S)
                 except KafkaException as error:
-                    future.set_exception(published(self._noted(error_of(error))))
+                    future.set_exception(published(self._noted(error_of(error)), self._complaints.refusal))
                     return future
         raise Retryable("the log is closed")
 
@@ -96,7 +96,7 @@ class KafkaPublisher:
 
     def _delivered(self, future: Future[Position], error: KafkaError | None, record: Record) -> None:
         if error is not None:
-            future.set_exception(published(self._noted(error)))
+            future.set_exception(published(self._noted(error), self._complaints.refusal))
         else:
             self._complaints.over()
             offset = record.offset() or 0

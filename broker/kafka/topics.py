@@ -21,8 +21,9 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
+from broker.kafka.access import await_access
 from broker.kafka.configuration import KafkaConfiguration
-from broker.kafka.errors import admin_failed, error_of
+from broker.kafka.errors import Refusals, admin_failed, error_of
 from runtime.errors import Retryable
 from runtime.lifecycle import Deadline
 from schemas.message import Lane
@@ -57,12 +58,16 @@ class Reach:
 
 
 class LogTopics:
-    """The topics of one log on one cluster. Every method raises Misconfigured or Retryable where Kafka refuses."""
+    """The topics of one log on one cluster. Making it and every method raise Misconfigured where Kafka refuses, or
+    Retryable."""
 
     def __init__(self, configuration: KafkaConfiguration, *, pause: Callable[[float], object] = time.sleep) -> None:
         self._configuration = configuration
         self._pause = pause
-        self._admin = AdminClient(configuration.admin())
+        refusals = Refusals(configuration.security)
+        self._admin = AdminClient(configuration.admin() | {"error_cb": refusals.note})
+        if configuration.security.protocol != "plaintext":
+            await_access(self._admin, refusals)
 
     @property
     def names(self) -> Sequence[str]:
