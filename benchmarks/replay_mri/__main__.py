@@ -145,7 +145,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     ask.add_argument("--urgent-under-load", action="store_true", help="the urgent lane alone, then beside bulk")
     ask.add_argument("--urgent-per-s", type=float, default=5.0, help="instances of the urgent lane a second")
     ask.add_argument("--bulk-devices", type=int, default=8)
-    ask.add_argument("--bulk-mb-per-s", nargs="+", type=float, default=[0.0], help="quota of bulk, in turn; 0: none")
+    ask.add_argument(
+        "--bulk-mb-per-s",
+        nargs="+",
+        type=float,
+        default=[0.0],
+        help="what bulk's senders keep to, in turn; 0: no limit",
+    )
+    ask.add_argument(
+        "--bulk-quota-mb-per-s", nargs="*", type=float, default=[], help="cluster: Kafka's quota on bulk, in turn"
+    )
     parser.add_argument("--folder", default=None, help="where to work; default: the system's temporary folder")
     parser.add_argument("--json", default=None, help="file for the full report")
     parser.add_argument("--markdown", default=None, help="file for the table as a page has it")
@@ -153,6 +162,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.target not in _OWN and not options.web:
         parser.error("--target needs --web: where the readers of that system answer")
+    if options.bulk_quota_mb_per_s and options.target != "cluster":
+        parser.error("--bulk-quota-mb-per-s is Kafka's: it needs --target cluster")
     if max(replicas or 1 for replicas in options.replication) > options.brokers:
         parser.error("--replication: there are not that many --brokers")
     try:
@@ -208,9 +219,11 @@ def _urgent(options: argparse.Namespace, work: Path, keep: Keep) -> None:
         kind, instances_per_s=options.urgent_per_s, seconds=pace.seconds, begin_s=pace.begin_s
     )
     loads: dict[str, list[Device]] = {"quiet": []}
-    for quota in options.bulk_mb_per_s:
-        name = f"bulk at {quota:g} MB/s" if quota else "bulk saturating"
-        loads[name] = migration(kind, devices=options.bulk_devices, begin_s=pace.begin_s, mb_per_s=quota or None)
+    bulk_of = partial(migration, kind, devices=options.bulk_devices, begin_s=pace.begin_s)
+    for sent in options.bulk_mb_per_s:
+        loads[f"bulk at {sent:g} MB/s" if sent else "bulk saturating"] = bulk_of(mb_per_s=sent or None)
+    quotas = {f"bulk with a quota of {quota:g} MB/s": quota for quota in options.bulk_quota_mb_per_s}
+    loads |= {name: bulk_of(mb_per_s=None) for name in quotas}
     last = next(reversed(loads))
     runs: dict[str, Outcome] = {}
     verdicts: dict[str, object] = {}
@@ -218,6 +231,8 @@ def _urgent(options: argparse.Namespace, work: Path, keep: Keep) -> None:
         mine: dict[str, Outcome] = {}
         for load, bulk in loads.items():
             with _progress(f"{system}, {load}") as on_sample, target() as running_target:
+                if load in quotas and running_target.hold_bulk_down:
+                    running_target.hold_bulk_down(int(quotas[load] * MB))
                 if options.warm_up_s:  # by the same load before each, or the quiet one would be the colder one
                     warm_up(running_target, [*scanners, *loads[last]], pace, seconds=options.warm_up_s)
                 mine[load] = replay(running_target, [*scanners, *bulk], pace, on_sample=on_sample)

@@ -13,6 +13,7 @@ from benchmarks.processes import named, tree
 from benchmarks.replay_mri.devices import LANE_RULES
 from cli.association import Peer
 from region.cluster import Cluster, Shape, WorkerShape
+from region.kafka import KafkaCluster
 from region.role import Role
 from runtime.errors import Misconfigured
 from runtime.health import socket_path
@@ -46,6 +47,8 @@ class Target:
     settings: Mapping[str, object]
     #: Whether others may send to it too.
     shared: bool = False
+    #: Gives what ships bulk a quota of so many bytes a second: Kafka's own. None: there is no Kafka of ours.
+    hold_bulk_down: Callable[[int], None] | None = None
 
 
 @contextmanager
@@ -84,6 +87,7 @@ def cluster(folder: Path, shape: Shape, *, transcode: str, inline_max_bytes: int
             pages=[page for role in (*region.edges, *region.workers) for page in _sockets(role)],
             pids=_pids(region),
             settings=settings,
+            hold_bulk_down=partial(_hold_down, region.kafka, Lane.BULK),
         )
 
 
@@ -149,6 +153,11 @@ def _settings(disk_reserve_bytes: int, inline_max_bytes: int | None) -> dict[str
         "SANSFILM_DISK_RESERVE_BYTES": str(disk_reserve_bytes),
         **({} if inline_max_bytes is None else {"SANSFILM_INLINE_MAX_BYTES": str(inline_max_bytes)}),
     }
+
+
+def _hold_down(kafka: KafkaCluster, lane: Lane, bytes_per_s: int) -> None:
+    """A quota is of each broker, and each leads as many partitions."""
+    kafka.brokers[0].limit_client(f"sansfilm-{lane.value}", bytes_per_s=bytes_per_s // len(kafka.brokers))
 
 
 def _sockets(role: Role) -> list[str]:
