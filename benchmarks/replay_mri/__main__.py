@@ -150,7 +150,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         type=float,
         default=[0.0],
-        help="what bulk's senders keep to, in turn; 0: no limit",
+        help="what bulk's senders keep to; 0: no limit",
     )
     ask.add_argument(
         "--bulk-quota-mb-per-s", nargs="*", type=float, default=[], help="cluster: Kafka's quota on bulk, in turn"
