@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from archive.ahead import ahead
 from archive.journal import (
     CompactedNoted,
     CondemnedNoted,
@@ -73,19 +75,23 @@ def read_journal(store: SegmentStore, *, damaged: Damaged) -> Noted:
 def read_on(noted: Noted, store: SegmentStore, *, damaged: Damaged) -> Sequence[Entry]:
     """Add the entries that are not in `noted` yet; gives those."""
     found: dict[str, Entry] = {}
-    for key in store.keys(f"{JOURNAL}/"):
-        if key in noted.entries:
-            continue
-        try:
-            entry = decode_entry(store.journal_entry(key))
-        except (SegmentDamaged, ValueError) as error:
-            damaged(key, str(error))
+    unknown = (key for key in store.keys(f"{JOURNAL}/") if key not in noted.entries)
+    for key, entry in ahead(partial(_read, store), unknown):
+        if isinstance(entry, Exception):
+            damaged(key, str(entry))
             continue
         found[key] = entry
         _note(noted, entry, store)
     merged = {**noted.entries, **found}
     noted.entries = dict(sorted(merged.items(), key=lambda item: id_of(item[0])))
     return list(found.values())
+
+
+def _read(store: SegmentStore, key: str) -> Entry | Exception:
+    try:
+        return decode_entry(store.journal_entry(key))
+    except (SegmentDamaged, ValueError) as error:
+        return error
 
 
 def current_of(entry: Entry) -> tuple[Instance, str] | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
 
+from archive.ahead import ahead
 from archive.catalog import CatalogReader
 from archive.findings import Finding, FindingKind, Progress, no_progress
 from archive.layout import JOURNAL
@@ -19,10 +17,6 @@ from instances.description import describe
 from runtime.errors import Unfileable
 from schemas.record import InstanceRecord, PlacedRecord, decode_placed
 from segments.tar import SegmentDamaged
-
-#: Instances read at once.
-THREADS: Final = 4
-T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,8 +38,8 @@ class Verification:
 def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_progress) -> Verification:
     """Verify every version and quarantine entry of the catalog and every segment of the store.
 
-    Progress counts bytes. Memory is the largest instances, one for each thread. Nothing is changed; a running worker is
-    not in the way.
+    Progress counts bytes. Memory is a few instances, the largest. Nothing is changed; a running worker is not in
+    the way.
 
     Raises:
         Misconfigured: the catalog knows nothing and the archive holds instances.
@@ -54,7 +48,7 @@ def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_p
     done = Verification()
     sizes = dict(store.sized_keys())
     unreferred, total = set(sizes), sum(sizes.values())
-    for placed, findings in _at_once(lambda one: _findings(one, store), (placed for placed, _ in reader.placed())):
+    for placed, findings in ahead(lambda one: list(_findings(one, store)), (placed for placed, _ in reader.placed())):
         unreferred.discard(placed.location.segment)
         done.findings += findings
         done.bytes += placed.location.size_bytes
@@ -63,26 +57,15 @@ def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_p
         progress(done.bytes, max(total, done.bytes))
     if not done.versions and not done.quarantined:
         require_empty(store)
-    for _, findings in _at_once(
-        lambda key: _segment_findings(key, store, referred=key not in unreferred), store.keys()
-    ):
+
+    def of_segment(key: str) -> list[Finding]:
+        return list(_segment_findings(key, store, referred=key not in unreferred))
+
+    for _, findings in ahead(of_segment, store.keys()):
         done.segments += 1
         done.findings += findings
     progress(total, total)
     return done
-
-
-def _at_once(check: Callable[[T], Iterator[Finding]], items: Iterable[T]) -> Iterator[tuple[T, Sequence[Finding]]]:
-    """Each item with what is wrong with it, in their order; a few at once, for a store that is far away."""
-    with ThreadPoolExecutor(THREADS, "verify") as threads:
-        running: deque[tuple[T, Future[list[Finding]]]] = deque()
-        for item in items:
-            running.append((item, threads.submit(lambda one: list(check(one)), item)))
-            if len(running) > THREADS:
-                done, findings = running.popleft()
-                yield done, findings.result()
-        for done, findings in running:
-            yield done, findings.result()
 
 
 def _findings(placed: PlacedRecord, store: SegmentStore) -> Iterator[Finding]:
