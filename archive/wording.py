@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -58,24 +59,27 @@ def insert_rows(
     """
     if not rows:
         return []
-    columns = [table.c[name] for name in returning]
+    names = tuple(rows[0])
     if is_postgres(connection):
-        into: Any = postgresql.insert(table)
-        names = list(rows[0])
-        arrays = [
-            bindparam(f"all_{name}", [row[name] for row in rows], type_=ARRAY(_element(table.c[name])))
-            for name in names
-        ]
-        lines = func.unnest(*arrays).table_valued(*names).render_derived()
-        into = into.from_select(names, select(*(lines.c[name] for name in names)))
+        arrays = {f"all_{name}": [row[name] for row in rows] for name in names}
+        done = connection.execute(_insert_arrays(table, names, ignoring, tuple(returning)), arrays)
     else:
-        into = sqlite.insert(table)
+        done = connection.execute(_finished(sqlite.insert(table), table, ignoring, returning), rows)
+    return done.all() if returning else []
+
+
+@lru_cache(maxsize=64)  # to make it costs more than to send it
+def _insert_arrays(table: Table, names: Sequence[str], ignoring: bool, returning: Sequence[str]) -> Any:
+    arrays = [bindparam(f"all_{name}", type_=ARRAY(_element(table.c[name]))) for name in names]
+    lines = func.unnest(*arrays).table_valued(*names).render_derived()
+    into = postgresql.insert(table).from_select(names, select(*(lines.c[name] for name in names)))
+    return _finished(into, table, ignoring, returning)
+
+
+def _finished(into: Any, table: Table, ignoring: bool, returning: Sequence[str]) -> Any:
     if ignoring:
         into = into.on_conflict_do_nothing()
-    if columns:
-        into = into.returning(*columns)
-    done = connection.execute(into) if is_postgres(connection) else connection.execute(into, rows)
-    return done.all() if columns else []
+    return into.returning(*(table.c[name] for name in returning)) if returning else into
 
 
 def _element(column: Column[Any]) -> BigInteger | Text:
