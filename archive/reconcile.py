@@ -37,6 +37,8 @@ from schemas.decisions import UseVersion
 from schemas.record import InstanceRecord, PlacedRecord
 
 _KEYS_AT_ONCE: Final = 500
+#: A device that sends one UID again and again is named in the journal again and again.
+_SETTLEMENTS_MAX: Final = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,10 +135,15 @@ class Reconciliation:
             self.done.findings.append(Finding(kind=kind, detail=type(entry.decision).__name__))
 
     def _settle_current(self, noted: Noted) -> None:
-        """Until nothing new names a version of what was touched: other entries that workers write are none of ours."""
+        """Until nothing new names a version of what was touched: other entries that workers write are none of ours.
+
+        An entry may be of a transaction that saw what was current before we settled it. What comes later saw ours.
+        """
         read_on(noted, self.store, damaged=lambda *_: None)
         unsettled = self._touched
-        while unsettled:
+        for _ in range(_SETTLEMENTS_MAX):
+            if not unsettled:
+                return
             current = noted.current()
             for at in sorted(unsettled & current.keys()):
                 self.catalog.keep_current(*at, current[at])

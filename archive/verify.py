@@ -38,8 +38,8 @@ class Verification:
 def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_progress) -> Verification:
     """Verify every version and quarantine entry of the catalog and every segment of the store.
 
-    Progress counts bytes. Memory is a few instances, the largest. Nothing is changed; a running worker is not in
-    the way.
+    Progress counts bytes. Memory is a few small instances, or a large one. Nothing is changed; a running worker is
+    not in the way.
 
     Raises:
         Misconfigured: the catalog knows nothing and the archive holds instances.
@@ -48,7 +48,8 @@ def verify(reader: CatalogReader, store: SegmentStore, progress: Progress = no_p
     done = Verification()
     sizes = dict(store.sized_keys())
     unreferred, total = set(sizes), sum(sizes.values())
-    for placed, findings in ahead(lambda one: list(_findings(one, store)), (placed for placed, _ in reader.placed())):
+    every = (placed for placed, _ in reader.placed())
+    for placed, findings in ahead(lambda one: list(_findings(one, store)), every, lambda one: one.location.size_bytes):
         unreferred.discard(placed.location.segment)
         done.findings += findings
         done.bytes += placed.location.size_bytes

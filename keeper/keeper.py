@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -53,8 +53,8 @@ def run_keeper(settings: KeeperSettings, stop: threading.Event, ready: Callable[
         store = stack.enter_context(closing(open_store(settings, clock=clock)))
         duties = [
             _tide(settings, store, clock, stack),
-            _collecting(settings, store, clock, stop, stack),
-            _compacting(settings, store, clock, stop, stack),
+            _collecting(settings, store, stop, stack),
+            _compacting(settings, store, stop, stack),
             *_of_kafka(settings, clock, stop, stack),
         ]
         threads = stack.enter_context(ThreadPoolExecutor(len(duties), "keeper"))
@@ -70,9 +70,19 @@ def _tide(settings: KeeperSettings, store: SegmentStore, clock: Clock, stack: Ex
     return _duty("tide", settings.tide_period_s, Tide(store=store, catalog=catalog).run, settings, stack)
 
 
-def _collecting(
-    settings: KeeperSettings, store: SegmentStore, clock: Clock, stop: threading.Event, stack: ExitStack
-) -> Duty:
+class StoreClock(SystemClock):
+    """The clock of a store: ages of what lies there, and times of grace, are no matter of this machine's."""
+
+    def __init__(self, store: SegmentStore) -> None:
+        self._store = store
+
+    def now(self) -> datetime:
+        """Raises OutOfSpace, Retryable."""
+        return self._store.now()
+
+
+def _collecting(settings: KeeperSettings, store: SegmentStore, stop: threading.Event, stack: ExitStack) -> Duty:
+    clock = StoreClock(store)
     catalog = stack.enter_context(closing(open_keeping(settings, clock)))
     collector = Collector(
         store=store,
@@ -86,15 +96,14 @@ def _collecting(
         clock=clock,
         mark=partial(mark, settings),
         is_past=partial(is_past, settings),
-        claims=bool(settings.store_url),
+        claims=bool(settings.store_url and settings.kafka_bootstrap),  # elsewhere their messages wait unseen
         is_stopping=stop.is_set,
     )
     return _duty("collect", settings.collect_period_s, collector.run, settings, stack)
 
 
-def _compacting(
-    settings: KeeperSettings, store: SegmentStore, clock: Clock, stop: threading.Event, stack: ExitStack
-) -> Duty:
+def _compacting(settings: KeeperSettings, store: SegmentStore, stop: threading.Event, stack: ExitStack) -> Duty:
+    clock = StoreClock(store)
     catalog = stack.enter_context(closing(open_keeping(settings, clock)))
     compactor = Compactor(
         store=store,

@@ -121,6 +121,9 @@ class KafkaConfiguration:
     def topic_settings(self, topic: str, *, replication: int) -> dict[str, str]:
         """What a topic must be set to: nothing expires, nothing is compacted, one broker may be lost.
 
+        Brokers stamp messages: of a publisher whose clock is an hour ahead they would take none, and a stretch of time
+        would be one of many clocks. When it was received is in the message's own attributes.
+
         Events may expire: they are no source of truth, and how long they stay is the operator's choice.
         """
         limit_bytes = self.message_max_bytes * (2 if topic == self.torn_topic else 1)
@@ -131,6 +134,7 @@ class KafkaConfiguration:
             **expires,
             "max.message.bytes": str(limit_bytes),
             "unclean.leader.election.enable": "false",
+            "message.timestamp.type": "LogAppendTime",
         }
 
     def first_settings(self, topic: str, *, replication: int) -> dict[str, str]:

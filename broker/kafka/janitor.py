@@ -23,7 +23,7 @@ def delete_committed(
 ) -> Mapping[Lane, int]:
     """Delete up to the committed offset, or up to the first message younger than `keep_s`, whichever comes first.
 
-    A message's age is by its timestamp, the publisher's clock. A partition without a committed offset is left alone.
+    A message's age is by its timestamp, the brokers' clock. A partition without a committed offset is left alone.
     Gives how many messages were deleted, by lane; may be called at any time, from several processes.
 
     Raises:

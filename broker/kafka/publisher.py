@@ -44,8 +44,7 @@ class KafkaPublisher:
         with self._lock:
             self._closed = True
         with ThreadPoolExecutor(len(Lane), "kafka-close") as threads:
-            for one in self._lanes.values():
-                threads.submit(one.close)
+            list(threads.map(LaneProducer.close, self._lanes.values()))
 
     def _opened(self, lane: Lane) -> LaneProducer:
         with self._lock:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from broker.kafka.configuration import KafkaConfiguration
-from broker.kafka.topics import LogTopics
+from broker.kafka.errors import no_topic
+from broker.kafka.topics import LogTopics, Reach
 from schemas.message import Lane
 
 #: Where each partition of the lanes ended, by ``topic/partition``.
@@ -19,27 +20,31 @@ def mark(configuration: KafkaConfiguration) -> Mark:
     """How far the log reaches now.
 
     Raises:
-        Misconfigured, Retryable: Kafka refused or did not answer.
+        Misconfigured, Retryable: Kafka refused or did not answer, or a lane has no topic.
     """
-    reaches = LogTopics(configuration).reach
-    return {
-        f"{partition.topic}/{partition.partition}": found.end
-        for lane in Lane
-        for partition, found in reaches(lane).items()
-    }
+    return {name: found.end for name, found in _reaches(configuration).items()}
 
 
 def is_past(configuration: KafkaConfiguration, before: Mark) -> bool:
     """Whether the workers have committed everything before a mark.
 
-    A partition whose group has no committed offset waits with all it holds. One that is not in the mark was made since.
+    A partition whose group has no committed offset waits with all it holds; one that was deleted, for ever.
 
     Raises:
-        Misconfigured, Retryable: Kafka refused or did not answer.
+        Misconfigured, Retryable: Kafka refused or did not answer, or a lane has no topic.
     """
-    reaches = LogTopics(configuration).reach
+    reaches = _reaches(configuration)
     return all(
-        max(found.first, found.committed or 0) >= before.get(f"{partition.topic}/{partition.partition}", 0)
-        for lane in Lane
-        for partition, found in reaches(lane).items()
+        name in reaches and max(reaches[name].first, reaches[name].committed or 0) >= end
+        for name, end in before.items()
     )
+
+
+def _reaches(configuration: KafkaConfiguration) -> Mapping[str, Reach]:
+    topics, found = LogTopics(configuration), dict[str, Reach]()
+    for lane in Lane:
+        of_lane = topics.reach(lane)
+        if not of_lane:
+            raise no_topic(configuration.topic(lane))
+        found |= {f"{partition.topic}/{partition.partition}": reach for partition, reach in of_lane.items()}
+    return found

@@ -54,6 +54,7 @@ def test_what_was_applied_has_no_findings(log: KafkaConfiguration) -> None:
         ("cleanup.policy", "compact", "delete"),
         ("max.message.bytes", "1000012", "2097152"),
         ("unclean.leader.election.enable", "true", "false"),
+        ("message.timestamp.type", "CreateTime", "LogAppendTime"),
     ],
 )
 def test_what_could_lose_or_truncate_is_an_error_and_is_repaired(
@@ -100,6 +101,16 @@ def test_messages_deleted_before_they_were_committed_are_an_error(log: KafkaConf
     assert texts(log, allow_single=True) == [
         "error: .routine/0 messages 0 to 2 were deleted before they were committed"
     ]
+
+
+def test_an_edge_whose_clock_is_ahead_is_heard(log: KafkaConfiguration) -> None:
+    """Kafka refuses what is dated more than an hour ahead, unless it dates it itself."""
+    told: list[object] = []
+    producer = Producer(log.producer(Lane.ROUTINE))
+    ahead_ms = int((datetime.now(UTC) + timedelta(days=1)).timestamp() * 1000)
+    producer.produce(log.topic(Lane.ROUTINE), b"x", timestamp=ahead_ms, on_delivery=lambda error, _: told.append(error))
+    assert producer.flush(20) == 0
+    assert told == [None]
 
 
 class Later(SystemClock):

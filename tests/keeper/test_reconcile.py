@@ -21,6 +21,7 @@ from archive.keeping import open_postgres_keeping
 from archive.layout import JOURNAL
 from archive.rebuild import rebuild_into
 from archive.reconcile import Reconciled, Reconciliation
+from archive.s3_access import S3Access
 from archive.s3_store import S3SegmentStore
 from archive.sql_catalog import open_postgres_catalog
 from archive.sql_reader import open_postgres_reader
@@ -217,31 +218,39 @@ def test_restored_under_continuing_traffic_nothing_is_lost(
 
 
 class BusyStore(S3SegmentStore):
-    """A store whose journal has grown whenever it is listed: by conflicts of an instance that is no concern of ours."""
+    """A store whose journal has grown whenever it is listed: by conflicts of one instance."""
 
-    listings = 0
+    def __init__(self, access: S3Access, sop_instance_uid: str, current_wire_sha256: str) -> None:
+        super().__init__(access)
+        self.listings = 0
+        self._conflict = ConflictNoted(
+            tenant=TENANT,
+            sop_instance_uid=sop_instance_uid,
+            wire_sha256="a",
+            current_wire_sha256=current_wire_sha256,
+            message_id="m",
+            at="2026",
+        )
 
     def keys(self, prefix: str = "") -> Iterator[SegmentKey]:
         if prefix == f"{JOURNAL}/":
             self.listings += 1
             assert self.listings < 20, "the journal is read for ever"
-            write(self, CONFLICT)
+            write(self, self._conflict)
         return super().keys(prefix)
 
 
-CONFLICT = ConflictNoted(
-    tenant=TENANT, sop_instance_uid="1.2.3", wire_sha256="a", current_wire_sha256="b", message_id="m", at="2026"
-)
-
-
-def test_it_ends_though_the_journal_grows_all_the_time(site: Site, postgres: PostgresServer, no_backup: None) -> None:
+@pytest.mark.parametrize("busy", ["1.2.3", UID])
+def test_it_ends_though_the_journal_grows_all_the_time(
+    site: Site, postgres: PostgresServer, no_backup: None, busy: str
+) -> None:
     backup = backup_of(site, postgres)
     first, other = member(mr_dataset(1)), member(mr_dataset(1, seed=7), message_id="other")
     site.take(first)
     site.take(other)
     site.decide(UseVersion(tenant=TENANT, sop_instance_uid=UID, wire_sha256=other.record.wire_sha256), "d1")
     with closing(restored(site, postgres, backup)) as again:
-        again.store = BusyStore(site.access)
+        again.store = BusyStore(site.access, busy, other.record.wire_sha256)
         assert reconcile(again).decisions == 1
         assert [known.current for known, _ in again.reader.versions(SCOPE, UID)] == [False, True]
 
