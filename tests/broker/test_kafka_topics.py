@@ -141,6 +141,7 @@ def test_the_janitor_deletes_what_is_committed_and_old(log: KafkaConfiguration) 
 
 
 def test_the_janitor_keeps_what_is_young_and_what_no_group_has_committed(log: KafkaConfiguration) -> None:
+    set_of_topic(log, log.topic(Lane.BULK), "message.timestamp.type", "CreateTime")  # we say how old they are
     producer = Producer({"bootstrap.servers": log.bootstrap})
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     for number in range(10):  # the first four are two hours old
