@@ -80,7 +80,10 @@ while its owner works. `delete_committed` (`broker.kafka.janitor`) deletes what 
 **Who may connect.** `broker.kafka.security` makes of the settings what every client is told: TLS, a user with a
 password or a client certificate; brokers on other machines are reached with both only. The client repeats a refused
 connection for ever; `broker.kafka.access` asks once at each start, so that a role with wrong credentials ends within
-seconds and says which. Refused later, it goes on trying and logs ``kafka_refused``: another broker may take it.
+seconds and says which. Refused later, it goes on trying and logs ``kafka_refused``: another broker may take it. So does
+the forwarder of a spool from its start on. Refusals are wrong credentials, a certificate that is not trusted, an alert
+of TLS, an answer that is no TLS. A connection that merely ends is none: a load balancer whose brokers are away accepts,
+and closes.
 
 **Who may read what.** The group's members share a lane's partitions by the group protocol of Kafka 4 (KIP-848). Nothing
 is read that is not acknowledged. A partition that is taken away is told first (`broker.log.Consumer.on_revoke`): its

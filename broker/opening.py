@@ -43,13 +43,31 @@ def open_publisher(settings: CommonSettings, *, writer: str, senders_write: bool
         Misconfigured: Kafka's brokers refuse us, or may not be reached as the settings say.
     """
     if settings.kafka_bootstrap:
-        from broker.kafka import KafkaPublisher
-        from broker.kafka.access import check_access
-
-        configuration = kafka_configuration(settings)
-        check_access(configuration)
-        return KafkaPublisher(configuration)
+        check_region(settings)
+        return open_region(settings)
     return open_spool(settings, writer=writer, senders_write=senders_write)
+
+
+def open_region(settings: CommonSettings) -> Publisher:
+    """The writing end of the log on Kafka, whatever its brokers say of us now; closed by its owner.
+
+    Raises:
+        Misconfigured: the brokers may not be reached as the settings say.
+    """
+    from broker.kafka import KafkaPublisher
+
+    return KafkaPublisher(kafka_configuration(settings))
+
+
+def check_region(settings: CommonSettings) -> None:
+    """Ask Kafka's brokers whether they take us, for a few seconds at most. That they are away is no error.
+
+    Raises:
+        Misconfigured: they refuse us, or may not be reached as the settings say; says what to set.
+    """
+    from broker.kafka.access import check_access
+
+    check_access(kafka_configuration(settings))
 
 
 def open_spool(settings: CommonSettings, *, writer: str, senders_write: bool = False) -> LocalPublisher:

@@ -24,7 +24,7 @@ def ship(
 
       SANSFILM_KAFKA_BOOTSTRAP=kafka:9092 sansfilm spool ship /mnt/rescued/data
     """
-    from broker.opening import local_usage
+    from broker.opening import check_region, local_usage
     from cli.output import err, out
     from cli.send import progress_bar
     from ingest.shipping import run_forwarder
@@ -34,6 +34,8 @@ def ship(
     if not (folder / "log").is_dir():
         raise Misconfigured(f"{folder} is no data folder of an edge: it has no log/")
     settings = load_settings(EdgeSettings, data_dir=folder, shutdown_timeout_s=timeout_s)
+    if settings.kafka_bootstrap:
+        check_region(settings)
     total = sum(local_usage(settings).uncommitted_messages.values())
     stop, done = threading.Event(), threading.Event()
     stop.set()  # ship what is there, then end

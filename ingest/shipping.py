@@ -13,7 +13,7 @@ from archive.opening import open_uploads
 from archive.segment_store import KeyTaken
 from broker.local import FORWARDER, LocalConsumer
 from broker.log import Publisher, Taken
-from broker.opening import open_publisher
+from broker.opening import check_region, open_region
 from ingest.forwarder import Forwarder, ForwardLimits
 from runtime.clock import SystemClock
 from runtime.errors import Fatal, Misconfigured
@@ -32,24 +32,36 @@ _RETRY_WAIT_MAX_S: Final = 10.0
 def run_forwarder(settings: EdgeSettings, stop: threading.Event, ready: Callable[[], None]) -> int:
     """Ship until `stop` is set, then what is left until the deadline; gives how many messages stay in the spool.
 
+    It is ready without the log: brokers that refuse us at the start are told of in our own log and tried again, as if
+    they were away. An edge must receive while its password is being changed.
+
     Raises:
-        Misconfigured: there is no log to ship to, or another process ships this spool.
+        Misconfigured: there is no log to ship to, its settings cannot be meant, or another process ships this spool.
         Fatal: the log refuses this edge; what is spooled stays.
     """
     if not settings.kafka_bootstrap:
         raise Misconfigured("there is nowhere to ship a spool to: set SANSFILM_KAFKA_BOOTSTRAP")
     disk = SystemDisk()
     with ExitStack() as stack:
-        log = stack.enter_context(closing(open_publisher(settings, writer="forwarder")))
+        log = stack.enter_context(closing(open_region(settings)))
         claims = _Claims(settings, disk)
         forwarders = [_forwarder(settings, lane, log, claims, disk, stack) for lane in Lane]
         threads = stack.enter_context(ThreadPoolExecutor(len(forwarders), "forward"))
         running = [threads.submit(_run, one, stop, settings.shutdown_timeout_s * 0.8) for one in forwarders]
         ready()
+        _tell_refusal(settings)
         wait(running)
     left = sum(one.result() for one in running)
     get_logger().info("forwarder_stopped", messages_left=left)
     return left
+
+
+def _tell_refusal(settings: EdgeSettings) -> None:
+    """Say it even while there is nothing to ship."""
+    try:
+        check_region(settings)
+    except Misconfigured as refusal:
+        get_logger().error("kafka_refused", client="forwarder", message=f"{refusal}; this edge spools meanwhile")
 
 
 class _Claims:

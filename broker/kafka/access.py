@@ -27,14 +27,15 @@ def check_access(configuration: KafkaConfiguration) -> None:
         await_access(AdminClient(configuration.admin() | {"error_cb": refusals.note}), refusals)
 
 
-def await_access(client: AdminClient, refusals: Refusals) -> None:
-    """The same with a client whose errors `refusals` is told of."""
+def await_access(client: AdminClient, refusals: Refusals) -> bool:
+    """The same with a client whose errors `refusals` is told of; gives whether a broker answered."""
     deadline = Deadline(_PATIENCE_S)
     while not (refusals.all_down or deadline.passed):
         try:
             client.list_topics(timeout=_ATTEMPT_S)
-            return
+            return True
         except KafkaException:
             client.poll(0)  # tells of errors
     if refusals.found is not None:
         raise refusals.found
+    return False

@@ -19,6 +19,8 @@ _REFUSED = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
 }
+#: The client's words where the other side went away in the middle of telling who calls.
+_GONE = ("Local: Broker transport failure", "Local: Timed out")
 
 
 def error_of(exception: KafkaException) -> KafkaError:
@@ -30,9 +32,12 @@ def error_of(exception: KafkaException) -> KafkaError:
 def refusal_of(error: KafkaError, security: KafkaSecurity) -> Misconfigured | None:
     """What an operator must set where the client complains that one side refuses the other; None otherwise.
 
-    The client has few codes for it and repeats for ever, so that its words decide.
+    The client has few codes for it and repeats for ever, so that its words decide. A connection that merely ends,
+    whenever that is, refuses nobody: so does a load balancer whose brokers are away.
     """
     said = error.str()
+    if any(words in said for words in _GONE):
+        return None
     if "mechanism handshake failed" in said:
         known = said.rpartition("supported mechanisms: ")[2].partition(" ")[0]
         return Misconfigured(
@@ -55,11 +60,18 @@ def refusal_of(error: KafkaError, security: KafkaSecurity) -> Misconfigured | No
         return Misconfigured(
             f"the broker refused this client's certificate ({shown}): see SANSFILM_KAFKA_CERTIFICATE_FILE"
         )
-    if "PLAINTEXT broker listener" in said or "wrong version number" in said:
+    if "wrong version number" in said:
         return Misconfigured("the broker does not speak TLS at this address: see SANSFILM_KAFKA_BOOTSTRAP")
-    if error.code() == KafkaError._SSL:
-        return Misconfigured("the broker and this client do not agree on TLS: see SANSFILM_KAFKA_SECURITY_PROTOCOL")
     return None
+
+
+def is_cut_in_handshake(error: KafkaError) -> bool:
+    """Whether the other side ended the connection before TLS was agreed on: no broker is behind it, or one without TLS.
+
+    Nothing tells these two apart.
+    """
+    said = error.str()
+    return "Disconnected" in said and "SSL_HANDSHAKE" in said
 
 
 def published(error: KafkaError, refusal: Misconfigured | None = None) -> SansfilmError:
@@ -119,10 +131,13 @@ class Refusals:
         self.found: Misconfigured | None = None
         #: Whether the client has come to the end of the brokers that it knows.
         self.all_down = False
+        #: Whether a connection ended in TLS's handshake, which may be an address without TLS.
+        self.was_cut = False
 
     def note(self, error: KafkaError) -> None:
         """See whether the client complains of it."""
         self.all_down = self.all_down or error.code() == KafkaError._ALL_BROKERS_DOWN
+        self.was_cut = self.was_cut or is_cut_in_handshake(error)
         self.found = self.found or refusal_of(error, self._security)
 
 

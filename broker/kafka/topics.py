@@ -67,7 +67,12 @@ class LogTopics:
         refusals = Refusals(configuration.security)
         self._admin = AdminClient(configuration.admin() | {"error_cb": refusals.note})
         if configuration.security.protocol != "plaintext":
-            await_access(self._admin, refusals)
+            answered = await_access(self._admin, refusals)
+            if refusals.was_cut and not answered:
+                raise Retryable(
+                    "Kafka's brokers are away, or do not speak TLS at this address: what answers ends the connection; "
+                    "see SANSFILM_KAFKA_BOOTSTRAP"
+                )
 
     @property
     def names(self) -> Sequence[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -24,12 +24,16 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from broker.kafka import KafkaConfiguration, KafkaPublisher
+from broker.kafka.errors import refusal_of
 from broker.kafka.events import EventPublisher
 from broker.kafka.janitor import delete_committed
+from broker.kafka.stretch import StretchReader, find_spans
 from broker.kafka.topics import LogTopics
-from broker.kafka.watermark import is_committed_before
+from broker.kafka.watermark import is_past, mark
+from broker.log import Taken
 from broker.opening import kafka_configuration, open_consumer, open_publisher, waiting_messages
 from cli.main import app
+from region.ports import free_ports
 from region.role import Role
 from runtime.errors import Misconfigured, Retryable
 from runtime.settings import WorkerSettings
@@ -39,6 +43,7 @@ from tests.broker.contract import TIMEOUT_S, numbers, publish, take_all
 from tests.broker.messages import instance
 from tests.region.certificates import Authority, Certified
 from tests.region.guarded import KEY_PASSWORD, PASSWORD, USER, Guarded
+from tests.region.proxy import Proxy
 from tests.waiting import until
 
 ELSEWHERE = "kafka-0:9092,kafka-1:9092"
@@ -210,7 +215,7 @@ def test_every_client_of_the_log_gets_in(
     checked = CliRunner().invoke(app, ["topics", "check", *single])
     assert checked.output == "the topics are as they should be\n"
 
-    before = datetime.now(UTC)
+    configuration = kafka_configuration(settings)
     with (
         closing(open_publisher(settings, writer="w")) as publisher,
         closing(open_consumer(settings, Lane.ROUTINE)) as consumer,
@@ -219,9 +224,10 @@ def test_every_client_of_the_log_gets_in(
         taken = take_all(consumer, 3)
         assert numbers(taken) == [0, 1, 2]
         assert waiting_messages(settings)[Lane.ROUTINE] == 3
+        before = mark(configuration)
+        assert not is_past(configuration, before)
         consumer.commit([one.position for one in taken])
-    configuration = kafka_configuration(settings)
-    assert is_committed_before(configuration, before)
+    assert is_past(configuration, before)
     assert delete_committed(configuration, keep_s=0)[Lane.ROUTINE] == 3
     with closing(EventPublisher(configuration)) as events:
         events.publish([STABLE])
@@ -235,13 +241,17 @@ def test_the_other_ways_get_in_too(way: Callable[[Guarded], dict[str, Any]], gua
 LANES, TORN, EVENTS = [lane.value for lane in Lane], ["torn"], ["events"]
 EVERY = [*LANES, *TORN, *EVENTS]
 GROUPS = [f"workers-{lane}" for lane in LANES]
-#: docs/REGION.md: who may what on which topics, and whether on the groups.
-MAY: dict[str, tuple[dict[str, Sequence[str]], str]] = {
-    "edge-1": ({"WRITE": LANES}, ""),
-    "pool-1": ({"READ": LANES, "WRITE": TORN}, "READ"),
-    "keeper-1": ({"DESCRIBE": EVERY, "DELETE": LANES, "WRITE": EVENTS}, "READ"),
-    "web-1": ({"DESCRIBE": EVERY}, "DESCRIBE"),
-    "operator-1": (dict.fromkeys(("CREATE", "ALTER", "ALTER_CONFIGS", "DESCRIBE_CONFIGS", "READ"), EVERY), "READ"),
+#: docs/REGION.md: who may what on which topics, and on which groups.
+MAY: dict[str, tuple[dict[str, Sequence[str]], dict[str, Sequence[str]]]] = {
+    "edge-1": ({"WRITE": LANES}, {}),
+    "pool-1": ({"READ": LANES, "WRITE": TORN}, {"READ": GROUPS}),
+    "keeper-1": ({"DESCRIBE": EVERY, "DELETE": LANES, "WRITE": EVENTS}, {"READ": GROUPS}),
+    "web-1": ({"DESCRIBE": EVERY}, {"DESCRIBE": GROUPS}),
+    "replay-1": ({"DESCRIBE": EVERY, "READ": LANES}, {"DESCRIBE": GROUPS, "READ": ["replay"]}),
+    "operator-1": (
+        dict.fromkeys(("CREATE", "ALTER", "ALTER_CONFIGS", "DESCRIBE_CONFIGS", "READ"), EVERY),
+        {"READ": GROUPS},
+    ),
 }
 
 
@@ -255,9 +265,9 @@ def allow(guarded: Guarded, prefix: str) -> None:
     ]
     wanted += [
         (user, ResourceType.GROUP, f"{prefix}-{group}", operation)
-        for user, (_, operation) in MAY.items()
-        for group in GROUPS
-        if operation
+        for user, (_, on_groups) in MAY.items()
+        for operation, groups in on_groups.items()
+        for group in groups
     ]
     rules = [
         AclBinding(
@@ -292,17 +302,31 @@ def test_what_the_page_lets_each_user_do_is_enough(guarded: Guarded) -> None:
     stranger = Producer({"bootstrap.servers": guarded.broker.bootstrap})
     stranger.produce(f"{prefix}.routine", b"none of ours", partition=0)
     assert stranger.flush(TIMEOUT_S) == 0
+    keeper = kafka_configuration(of("keeper-1"))
+    before = mark(keeper)
+    assert not is_past(keeper, before)
     with closing(open_consumer(of("pool-1"), Lane.ROUTINE)) as consumer:
         consumer.commit([one.position for one in take_all(consumer, 3)])
         until(lambda: not consumer.take(max_messages=1, max_bytes=1, wait_s=0.1) and not left(of("web-1")))
-    keeper = kafka_configuration(of("keeper-1"))
-    assert is_committed_before(keeper, datetime.now(UTC))
+    assert is_past(keeper, before)
+    assert replayed(of("replay-1")) == [0, 1, 2]
     assert delete_committed(keeper, keep_s=0)[Lane.ROUTINE] == 4
     with closing(EventPublisher(keeper)) as events:
         events.publish([STABLE])
 
     with pytest.raises(Misconfigured, match=r"Kafka refuses it to this user \(TOPIC_AUTHORIZATION_FAILED\)"):
         LogTopics(kafka_configuration(of("edge-1"))).check()
+
+
+def replayed(settings: WorkerSettings) -> list[int]:
+    """What the routine lane holds that is committed, read as a replay reads it."""
+    configuration = kafka_configuration(settings)
+    spans = find_spans(configuration, Lane.ROUTINE, 0, None, kept_since=datetime.now(UTC))
+    taken: list[Taken] = []
+    with closing(StretchReader(configuration, spans, silence_max_s=TIMEOUT_S)) as reader:
+        while not reader.is_done:
+            taken += reader.take(max_messages=9, max_bytes=1 << 24, wait_s=0.2)
+    return sorted(numbers(taken))
 
 
 def left(settings: WorkerSettings) -> int:
@@ -353,7 +377,6 @@ REFUSALS = [
         no_certificate,
         "the broker refused this client's certificate (none, where one is wanted): see SANSFILM_KAFKA_CER",
     ),
-    (no_tls_there, "the broker does not speak TLS at this address: see SANSFILM_KAFKA_BOOTSTRAP"),
 ]
 
 
@@ -369,6 +392,15 @@ def test_a_refusal_ends_the_command_with_a_sentence(
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert sentence in without_secrets(ended.stderr)
     without_secrets(repr(kafka_configuration(settings)))
+
+
+def test_an_address_without_tls_is_named_though_its_brokers_may_be_away(
+    guarded: Guarded, environment: Callable[[dict[str, Any]], WorkerSettings]
+) -> None:
+    environment(no_tls_there(guarded))
+    ended = CliRunner().invoke(app, ["topics", "check"])
+    assert ended.exit_code == 1
+    assert "are away, or do not speak TLS at this address" in without_secrets(ended.stderr)
 
 
 @pytest.mark.parametrize("opened", ["publisher", "consumer"])
@@ -387,6 +419,37 @@ def test_brokers_that_are_away_are_not_a_refusal(guarded: Guarded) -> None:
         pass  # it connects when they are back
 
 
+@pytest.fixture
+def forwarded() -> Iterator[str]:
+    """A port that is forwarded to a broker that is away: it takes connections and ends them. Gives ``host:port``."""
+    with Proxy(free_ports(1)[0]) as proxy:
+        yield f"127.0.0.1:{proxy.port}"
+        assert proxy.connections
+
+
+@pytest.mark.parametrize("protocol", ["ssl", "sasl_ssl", "sasl_plaintext"])
+def test_a_load_balancer_without_brokers_refuses_nobody(protocol: str, forwarded: str) -> None:
+    user = USER_AND_PASSWORD if protocol != "ssl" else {}
+    settings = WorkerSettings(kafka_bootstrap=forwarded, kafka_security_protocol=protocol, **user)
+    with closing(open_publisher(settings, writer="w")):
+        pass
+    with pytest.raises(Retryable):
+        open_consumer(settings, Lane.ROUTINE)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "SASL SCRAM-SHA-256 mechanism handshake failed: Local: Broker transport failure: broker's supported mechanisms:"
+        " (n/a) (after 0ms in state DOWN)",
+        "SASL authentication error: SaslAuthenticateRequest failed: Local: Broker transport failure",
+        "SASL authentication error: SaslAuthenticateRequest failed: Local: Timed out",
+    ],
+)
+def test_whoever_goes_away_while_told_who_calls_refuses_nobody(said: str) -> None:
+    assert refusal_of(KafkaError(KafkaError._AUTHENTICATION, said), configured().security) is None
+
+
 def test_a_refusal_in_mid_life_is_logged_once_and_told_by_the_future(guarded: Guarded) -> None:
     configuration = kafka_configuration(
         WorkerSettings(**wrong_password(guarded)).model_copy(update={"kafka_topic_prefix": "nowhere"})
@@ -400,6 +463,16 @@ def test_a_refusal_in_mid_life_is_logged_once_and_told_by_the_future(guarded: Gu
             future.result(TIMEOUT_S)
     assert [line["event"] for line in logs].count("kafka_refused") == 1
     without_secrets(json.dumps(logs, default=str))
+
+
+def test_a_spool_that_is_shipped_by_hand_ends_with_the_sentence(
+    guarded: Guarded, environment: Callable[[dict[str, Any]], WorkerSettings], tmp_path: Path
+) -> None:
+    (tmp_path / "log").mkdir()
+    environment(wrong_password(guarded))
+    ended = CliRunner().invoke(app, ["spool", "ship", str(tmp_path)])
+    assert ended.exit_code == 2
+    assert f"refused the credentials of user {USER}" in without_secrets(ended.stderr)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.region.certificates import Authority, Certified
 USER, PASSWORD = "worker-1", "pass-planted-7f3"
 KEY_PASSWORD = "key-planted-9c1"
 #: Users who may nothing but what they are allowed to; USER may everything, and so may the client's certificate.
-LIMITED = ("edge-1", "pool-1", "keeper-1", "web-1", "operator-1")
+LIMITED = ("edge-1", "pool-1", "keeper-1", "web-1", "replay-1", "operator-1")
 _MODULES = "org.apache.kafka.common.security"
 
 
