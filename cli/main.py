@@ -297,17 +297,19 @@ def replay(
     """Run a stretch of Kafka's log again, into the live archive or into a shadow, and say what differs.
 
     After a suspected fault: what is archived already is left alone, so it is a no-op if all is well; what was missing
-    is committed as a worker would have done it. Workers may run meanwhile; it takes nothing away from them and reads
-    nothing that they have not committed yet. Operators' decisions in the log are not repeated.
+    is committed as a worker would have done it. It takes nothing away from workers and reads nothing that they have not
+    committed yet. They may run meanwhile, except where the archive is SQLite and a folder, which has one writer:
+    stop the worker before, unless it is for a shadow. Operators' decisions in the log are not repeated.
 
     Before a new release or policy goes live: yesterday's traffic into a shadow, compared message by message with the
-    live archive, which is only read.
+    live archive, which is only read. A shadow is of one policy and one version: use another folder for another one.
 
     A time is that at which a message came into Kafka, in this machine's zone unless it says another. An offset is one
     of every partition (0) or of some (3@1200,4@80), as trace shows them. The keeper deletes what is committed and older
-    than SANSFILM_LOG_KEEP_S.
+    than its SANSFILM_LOG_KEEP_S.
 
-    Exit code 1 if something differs, or if part of the stretch is not in the log any more.
+    Exit code 1 if something differs, if part of the stretch is not in the log any more or may not be, or if no message
+    was selected.
 
     [dim]Examples:[/]
 

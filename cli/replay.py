@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -18,12 +18,13 @@ from broker.opening import kafka_configuration
 from cli.output import out, print_json, table
 from cli.place import Place
 from cli.send import progress_bar
-from runtime.clock import SystemClock
+from cli.version import VERSION
 from runtime.errors import Misconfigured
-from runtime.settings import KeeperSettings, WorkerSettings, load_settings
+from runtime.settings import WorkerSettings
 from schemas.message import Lane
 from workers.batches import BatchLimits
 from workers.claims import Claims
+from workers.patience import Patience
 from workers.replay import LiveReplay, Outcome, Replayed, Selection, batches_of
 from workers.rooms import finish_last_run, open_rooms
 from workers.shadow import Live, ShadowReplay, shadow_settings
@@ -43,6 +44,7 @@ _LABELS: Final = {
     Outcome.CONFLICT: "other content",
     Outcome.LOST: "bytes were lost",
     Outcome.QUARANTINED: "quarantined",
+    Outcome.QUARANTINED_ALREADY: "quarantined already",
     Outcome.UNREADABLE: "not readable",
     Outcome.DECISION: "decision, not repeated",
 }
@@ -80,10 +82,12 @@ class _Account:
     differing: int = 0
     read: int = 0
     stored_otherwise: int = 0
+    there_already: int = 0
 
     def add(self, one: Replayed) -> None:
         given, at = one.taken.message.attributes, one.taken.position
         self.stored_otherwise += one.stored_otherwise
+        self.there_already += one.there_already
         self._add(given.lane, one.outcome, at.stream, at.offset, one.why, given.sop_instance_uid, given.id)
 
     def add_torn(self, lane: Lane, one: Torn) -> None:
@@ -120,13 +124,24 @@ class _Account:
         return sum(span.waiting for span in self.spans)
 
     @property
+    def replayed(self) -> int:
+        """Messages that were selected."""
+        return sum(self.counts.values())
+
+    @property
+    def in_quarantine(self) -> int:
+        """Those that are in quarantine, and were before."""
+        return sum(self.counts[lane, Outcome.QUARANTINED_ALREADY] for lane in self.lanes)
+
+    @property
     def is_whole(self) -> bool:
         """Whether all of the stretch was there to be read."""
         return not self.deleted and not self.may_lack
 
 
 def run_replay(settings: WorkerSettings, asked: Asked, *, as_json: bool) -> int:
-    """Replay, print the diff; gives 1 if something differs, or if part of the stretch is gone and that is not allowed.
+    """Replay, print the diff; gives 1 if something differs, if part of the stretch is gone and that is not allowed, or
+    if no message was selected.
 
     Raises:
         Misconfigured: it cannot be done as asked; says what to do.
@@ -150,7 +165,8 @@ def run_replay(settings: WorkerSettings, asked: Asked, *, as_json: bool) -> int:
         print_json(_as_json(account, asked, seconds))
     else:
         _show(account, asked, seconds)
-    return 1 if account.differing or not (account.is_whole or asked.partial_ok) else 0
+    passed = account.replayed and not account.differing and (account.is_whole or asked.partial_ok)
+    return 0 if passed else 1
 
 
 # ---- which stretch ----------------------------------------------------------------------------------------------
@@ -195,14 +211,7 @@ def _spans(settings: WorkerSettings, asked: Asked) -> Sequence[Span]:
     if len(lanes) > 1 and (topics or isinstance(since, Mapping) or isinstance(until, Mapping)):
         raise Misconfigured("offsets of partitions are those of one topic: name it with --topic")
     configuration = kafka_configuration(settings)
-    keep_s = load_settings(KeeperSettings).log_keep_s
-    kept_since = SystemClock().now() - timedelta(seconds=keep_s)
-    return [
-        span
-        for lane in Lane
-        if lane in lanes
-        for span in find_spans(configuration, lane, since, until, kept_since=kept_since)
-    ]
+    return [span for lane in Lane if lane in lanes for span in find_spans(configuration, lane, since, until)]
 
 
 def _lane_of(settings: WorkerSettings, topic: str) -> Lane:
@@ -219,7 +228,9 @@ def _lane_of(settings: WorkerSettings, topic: str) -> Lane:
 @contextmanager
 def _opened(settings: WorkerSettings, asked: Asked) -> Iterator[_Replay]:
     """What the batches go through; and the access event of what is read."""
-    own = shadow_settings(settings, asked.shadow, transcode=asked.transcode) if asked.shadow else settings
+    own = settings
+    if asked.shadow is not None:
+        own = shadow_settings(settings, asked.shadow, version=VERSION, transcode=asked.transcode)
     with ExitStack() as stack:
         place = stack.enter_context(Place(settings))
         place.note("replay", asked.selection.study_uid)
@@ -227,12 +238,14 @@ def _opened(settings: WorkerSettings, asked: Asked) -> Iterator[_Replay]:
         if not asked.dry_run:
             finish_last_run(own, rooms)
         threads = stack.enter_context(ThreadPoolExecutor(settings.worker_threads, "replay"))
+        patience = Patience(waits_for_room=asked.shadow is None)
+        stack.callback(patience.stop.set)  # before the pool is waited for
         if asked.shadow is None:
-            yield LiveReplay(rooms=rooms, threads=threads, files=not asked.dry_run)
+            yield LiveReplay(rooms=rooms, threads=threads, files=not asked.dry_run, patience=patience)
             return
         claims = Claims(store=place.store, memory_max_bytes=settings.transcode_max_bytes, spool_dir=own.run_dir)
         live = Live(store=place.store, reader=place.reader, claims=claims)
-        yield ShadowReplay(rooms=rooms, live=live, threads=threads)
+        yield ShadowReplay(settings=own, rooms=rooms, live=live, threads=threads, patience=patience)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,16 +322,20 @@ def _notes(account: _Account) -> Iterator[str]:
     if account.deleted:
         yield f"{account.deleted:,} messages of the stretch are NOT in the log any more: committed once, and deleted"
     if account.may_lack:
-        yield f"the log begins within the stretch, and older messages were deleted, in {', '.join(account.may_lack)}"
+        partitions = ", ".join(account.may_lack)
+        yield f"deleted messages may have belonged to the stretch: none older than it is left in {partitions}"
     if account.waiting:
         yield f"{account.waiting:,} messages are not committed by the workers yet, and were left to them"
+    if account.there_already:
+        yield f"{account.there_already:,} were there already, from a run before"
     if account.stored_otherwise:
         yield f"{account.stored_otherwise:,} are stored in another transfer syntax in the shadow"
 
 
 def _verdict(account: _Account, asked: Asked, seconds: float) -> str:
-    replayed = sum(account.counts.values())
-    done = f"{replayed:,} of {account.read:,} messages replayed in {seconds:.1f} s"
+    if not account.replayed:
+        return "nothing was replayed: no message of the stretch was selected"
+    done = f"{account.replayed:,} of {account.read:,} messages replayed in {seconds:.1f} s"
     if asked.shadow is not None:
         said = (
             f"{account.differing:,} differ from the live archive" if account.differing else "equal to the live archive"
@@ -328,7 +345,9 @@ def _verdict(account: _Account, asked: Asked, seconds: float) -> str:
         )
         return f"{done} into {asked.shadow}: {said}; {look}"
     if not account.differing:
-        return f"{done}: everything was archived, and nothing was changed"
+        what = "everything" if account.is_whole and not account.waiting else "what was replayed"
+        but = f" but {account.in_quarantine:,} in quarantine" if account.in_quarantine else ""
+        return f"{done}: {what} was archived{but}, and nothing was changed"
     after = "nothing was committed (--dry-run)" if asked.dry_run else "what could be committed is committed"
     return f"{done}: {account.differing:,} were not as they should be; {after}"
 
@@ -338,11 +357,11 @@ def _as_json(account: _Account, asked: Asked, seconds: float) -> dict[str, Any]:
     for (lane, outcome), count in account.counts.items():
         counts.setdefault(lane.value, {})[outcome.value] = count
     return {
-        "clean": not account.differing and account.is_whole,
+        "clean": account.replayed > 0 and not account.differing and account.is_whole,
         "archive": str(asked.shadow) if asked.shadow else "live",
         "dry_run": asked.dry_run,
         "read": account.read,
-        "replayed": sum(account.counts.values()),
+        "replayed": account.replayed,
         "outcomes": counts,
         "differing": account.differing,
         "differ": account.differ,
@@ -350,5 +369,6 @@ def _as_json(account: _Account, asked: Asked, seconds: float) -> dict[str, Any]:
         "may_lack": list(account.may_lack),
         "waiting": account.waiting,
         "stored_otherwise": account.stored_otherwise,
+        "there_already": account.there_already,
         "seconds": round(seconds, 3),
     }

@@ -17,7 +17,17 @@ from segments.tar import SegmentDamaged
 from workers.claims import Claims, claim_of
 from workers.healing import is_there
 from workers.pipeline import Batch
-from workers.preparation import AlreadyHeld, Judged, KnownVersions, Policy, judge, positioned, quarantine
+from workers.preparation import (
+    AlreadyHeld,
+    Judged,
+    KnownVersions,
+    LostVersion,
+    Policy,
+    judge,
+    positioned,
+    quarantine,
+)
+from workers.receipts import receipts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +53,8 @@ class Judging:
             for uid, versions in self.catalog.known(tenant, wanted).items()
         }
 
-    def judge(self, taken: Taken, known: KnownVersions) -> Judged:
-        """A member to put, or nothing to do.
+    def judge(self, taken: Taken, known: KnownVersions) -> Judged | LostVersion:
+        """A member to put, or nothing to do, or nothing that can be done.
 
         Raises:
             Retryable: the store or the catalog is away.
@@ -55,7 +65,10 @@ class Judging:
         try:
             file = self.claims.file(message)
         except (FileNotFoundError, SegmentDamaged) as error:
-            judged = self._without_claim(taken, error)
+            found = self._without_claim(taken, error)
+            if isinstance(found, LostVersion):
+                return found
+            judged = found
         else:
             judged = self._judged(message.attributes, file, known, policy)
         _count(judged)
@@ -77,14 +90,21 @@ class Judging:
             return judge(attributes, file, {}, policy, claim)  # to be put again: see `workers.healing`
         return judged
 
-    def _without_claim(self, taken: Taken, error: Exception) -> Judged:
-        """The claim is not there: it was rewritten and removed, and the log gives its message again; or it is lost."""
+    def _without_claim(self, taken: Taken, error: Exception) -> Judged | LostVersion:
+        """The claim is not there: it was rewritten and removed, and the log gives its message again; or it is lost,
+        before it was committed or after it.
+        """
         attributes, claim = taken.message.attributes, claim_of(taken.message.attributes)
         scope = Scope(principal="worker", tenant=attributes.tenant)
-        for version, record in self.reader.versions(scope, attributes.sop_instance_uid):
-            same_file = attributes.sha256 and record.attributes.sha256 == attributes.sha256
-            if same_file or record.attributes.id == attributes.id:
+        lost: LostVersion | None = None
+        for version, _ in receipts_of(attributes, self.reader.versions(scope, attributes.sop_instance_uid)):
+            if is_there(self.claims.store, version.location):
                 return AlreadyHeld(location=version.location)
+            lost = LostVersion(location=version.location)
+        if lost is not None:
+            segment = lost.location.segment
+            get_logger().error("committed_segment_lost", message_id=attributes.id, segment=segment)
+            return lost
         get_logger().error("claim_check_lost", message_id=attributes.id, segment=attributes.data_ref)
         detail = f"the segment in which it was received cannot be read whole: {type(error).__name__}"
         return quarantine(attributes, b"", QuarantineReason.CLAIM_LOST, detail, claim)

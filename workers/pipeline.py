@@ -21,7 +21,7 @@ from schemas.record import InstanceRecord, MemberLocation, PlacedRecord, Record
 from workers.claims import carried
 from workers.decisions import Considered
 from workers.healing import heal
-from workers.preparation import AlreadyHeld, Judged, KnownVersions, Member
+from workers.preparation import AlreadyHeld, Judged, KnownVersions, LostVersion, Member
 
 Identity = tuple[str, str, str]
 """Tenant, instance and digest of its content; or, of what cannot be filed, tenant and message."""
@@ -125,7 +125,7 @@ class Pipeline(Filing):
 
     consumer: Consumer
     hint: Callable[[Sequence[Taken]], KnownVersions]
-    judge: Callable[[Taken, KnownVersions], Judged]
+    judge: Callable[[Taken, KnownVersions], Judged | LostVersion]
     threads: Executor
     consider: Callable[[Taken], Considered]
     execute: Callable[[Considered], None]
@@ -139,7 +139,8 @@ class Pipeline(Filing):
         judged = list(self.threads.map(lambda one: self.judge(one, known), instances))
         batch.decisions = list(self.threads.map(self.consider, filter(is_decision, taken)))
         beside = [one.member for one in batch.decisions if one.member is not None]
-        batch.members = distinct([*judged, *beside], batch.verdicts)
+        fit = [one for one in judged if not isinstance(one, LostVersion)]
+        batch.members = distinct([*fit, *beside], batch.verdicts)
         batch.claims = frozenset(filter(None, (one.message.attributes.data_ref for one in instances)))
         batch.held = frozenset(one.location.segment for one in judged if isinstance(one, AlreadyHeld))
         reach("worker.prepared")

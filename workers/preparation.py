@@ -37,6 +37,13 @@ class AlreadyHeld:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LostVersion:
+    """What a message brought is committed, and neither the stored bytes nor the message's own are there any more."""
+
+    location: MemberLocation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What to do with native pixel data."""
 

@@ -10,15 +10,14 @@ so that what killed a worker is not looked into).
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from archive.catalog import CatalogReader, Conflict, KnownVersion, Quarantined, Same, Scope, Verdict, comparable
 from archive.compare import same_content
@@ -26,19 +25,20 @@ from archive.decided import QuarantineState
 from archive.segment_store import Buffer, SegmentStore
 from broker.log import Taken
 from instances.equality import Decode
-from runtime.retries import persist
 from schemas.message import MessageAttributes
 from schemas.reasons import QuarantineReason
 from schemas.record import InstanceRecord
 from workers.batches import BatchLimits, weight_bytes
 from workers.healing import is_there
+from workers.patience import Patience
 from workers.pipeline import Batch, Filing, Identity, distinct, identity_of, is_decision
-from workers.preparation import AlreadyHeld, KnownVersions, Member
+from workers.preparation import AlreadyHeld, KnownVersions, LostVersion, Member
+from workers.receipts import brought_one
 from workers.rooms import Rooms
 
-T = TypeVar("T")
 _TAKE_WAIT_S: Final = 0.25
-_RETRY_WAIT_MAX_S: Final = 10.0
+#: What is said of a version whose segment is lost.
+BYTES_GONE: Final = "its stored bytes are gone"
 
 
 class Outcome(StrEnum):
@@ -49,13 +49,14 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"
     LOST = "lost"
     QUARANTINED = "quarantined"
+    QUARANTINED_ALREADY = "quarantined_already"
     UNREADABLE = "unreadable"
     DECISION = "decision"
 
     @property
     def differs(self) -> bool:
         """Whether the archive is not as the log says."""
-        return self not in (Outcome.SAME, Outcome.DECISION)
+        return self not in (Outcome.SAME, Outcome.QUARANTINED_ALREADY, Outcome.DECISION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class Replayed:
     why: str = ""
     #: Whether a shadow stores it in another transfer syntax than the live archive.
     stored_otherwise: bool = False
+    #: Whether a shadow held it before this run.
+    there_already: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,15 +151,18 @@ class LiveReplay:
     rooms: Rooms
     threads: Executor
     files: bool
+    patience: Patience = field(default_factory=Patience)
 
     def run(self, taken: Sequence[Taken]) -> Sequence[Replayed]:
         """What each message of one batch came to, decisions first. Waits through passing faults.
 
         Raises:
             SansfilmError: what does not pass; nothing of the batch is half done, and it may be replayed again.
+            Stopped: the run is to end.
         """
         decisions = [decision_left(one) for one in taken if is_decision(one)]
         instances = [one for one in taken if not is_decision(one)]
+        lasting = self.patience.lasting
         known = lasting("look", lambda: self.rooms.judging.hint(instances))
         found = list(self.threads.map(lambda one: lasting("judge", lambda: self._find(one, known)), instances))
         if self.files:
@@ -166,13 +172,17 @@ class LiveReplay:
     def _find(self, taken: Taken, known: KnownVersions) -> _Found:
         attributes = taken.message.attributes
         versions = known.get((attributes.tenant, attributes.sop_instance_uid), ())
-        if not any(version.message_id == attributes.id for version in versions):
+        if not brought_one(attributes, versions):
             entry = entry_of(self.rooms.reader, attributes)
             if entry is not None:
-                return _Found(taken=taken, outcome=Outcome.SAME, why=in_words(entry))
+                filed = entry["state"] == QuarantineState.REPLAYED
+                outcome = Outcome.SAME if filed else Outcome.QUARANTINED_ALREADY
+                return _Found(taken=taken, outcome=outcome, why=in_words(entry))
         judged = self.rooms.judging.judge(taken, known)
         if isinstance(judged, AlreadyHeld):
             return _Found(taken=taken, outcome=Outcome.SAME)
+        if isinstance(judged, LostVersion):
+            return _Found(taken=taken, outcome=Outcome.LOST, why=BYTES_GONE)
         record = judged.record
         if isinstance(record, InstanceRecord):
             return self._compare(taken, record, judged)
@@ -190,7 +200,7 @@ class LiveReplay:
         if (held := next((one for one in versions if one.wire_sha256 == record.wire_sha256), None)) is not None:
             if is_there(self.rooms.store, held.location):
                 return _Found(taken=taken, outcome=Outcome.SAME)
-            return _Found(taken=taken, outcome=Outcome.LOST, why="its stored bytes are gone", member=member)
+            return _Found(taken=taken, outcome=Outcome.LOST, why=BYTES_GONE, member=member)
         read = partial(self.rooms.claims.file, taken.message)
         if is_any(read, versions, self.rooms.store, self.rooms.decode):
             return _Found(taken=taken, outcome=Outcome.SAME, why="held in another encoding")
@@ -198,7 +208,7 @@ class LiveReplay:
         return _Found(taken=taken, outcome=Outcome.CONFLICT, why=why, member=member)
 
     def _file(self, found: Sequence[_Found]) -> Sequence[Replayed]:
-        verdicts = file_members([one.member for one in found if one.member is not None], self.rooms)
+        verdicts = file_members([one.member for one in found if one.member is not None], self.rooms, self.patience)
         done = set[Identity]()
         replayed: list[Replayed] = []
         for one in found:
@@ -211,7 +221,7 @@ class LiveReplay:
         return replayed
 
 
-def file_members(members: Sequence[Member], rooms: Rooms) -> Mapping[Identity, Verdict]:
+def file_members(members: Sequence[Member], rooms: Rooms, patience: Patience) -> Mapping[Identity, Verdict]:
     """Steps 7 and 8 of these members, the same content once; gives what each of them came to."""
     batch = Batch(taken=())
     batch.members = distinct(members, batch.verdicts)
@@ -223,8 +233,8 @@ def file_members(members: Sequence[Member], rooms: Rooms) -> Mapping[Identity, V
         on_same=rooms.on_same,
     )
     if batch.members:
-        lasting("put", lambda: filing.put(batch))
-        lasting("commit", lambda: filing.commit(batch))
+        patience.lasting("put", lambda: filing.put(batch))
+        patience.lasting("commit", lambda: filing.commit(batch))
     return {identity_of(placed.record): verdict for placed, verdict in batch.decided}
 
 
@@ -234,11 +244,6 @@ def is_any(read: Callable[[], Buffer], versions: Sequence[KnownVersion], store: 
         same_content(read, partial(store.read, one.location), decode=decode, about=[one.location.segment])
         for one in comparable(versions)
     )
-
-
-def lasting(name: str, step: Callable[[], T]) -> T:
-    """`step`, repeated while a passing fault lasts; an interrupt ends it."""
-    return persist(step, name=name, stop=threading.Event(), wait_max_s=_RETRY_WAIT_MAX_S)
 
 
 def decision_left(taken: Taken) -> Replayed:

@@ -26,13 +26,12 @@ from broker.kafka.owned import record_stream, stream_name
 from broker.kafka.topics import LogTopics, Reach
 from broker.log import Position, Taken
 from runtime.errors import Misconfigured, Retryable
-from runtime.lifecycle import Deadline
 from schemas.message import Lane
 
 Mark = datetime | int | Mapping[int, int]
 """An end of a stretch: a moment, one offset for every partition, or offsets of some partitions and none of others."""
 
-#: Longest silence of the brokers before reading ends.
+#: Longest silence of the brokers before reading ends: what is spent between two takes is none of theirs.
 SILENCE_MAX_S: Final = 30.0
 
 
@@ -71,12 +70,11 @@ class Torn:
     offset: int
 
 
-def find_spans(
-    configuration: KafkaConfiguration, lane: Lane, since: Mark, until: Mark | None, *, kept_since: datetime
-) -> Sequence[Span]:
+def find_spans(configuration: KafkaConfiguration, lane: Lane, since: Mark, until: Mark | None) -> Sequence[Span]:
     """The spans of a lane from `since` up to `until`, excluded; without `until` up to what the workers have committed.
 
-    Whether anything from `kept_since` on was deleted need not be asked: nobody deletes so early.
+    When deleted messages came nobody knows any more; they belong to no stretch that begins at a moment only if a
+    message that is left is older than it.
 
     Raises:
         Misconfigured: there is no such topic or partition.
@@ -90,8 +88,8 @@ def find_spans(
     asked = [one for one in reach if one.partition in numbers]
     begins = _offsets(topics, asked, since)
     ends = _offsets(topics, asked, until)
-    early = isinstance(since, datetime) and since < kept_since
-    return [_span(lane, one, reach[one], begins[one], ends[one], early=early) for one in sorted(asked)]
+    by_time = isinstance(since, datetime)
+    return [_span(lane, one, reach[one], begins[one], ends[one], by_time=by_time) for one in sorted(asked)]
 
 
 class StretchReader:
@@ -111,7 +109,8 @@ class StretchReader:
         self._configuration = configuration
         self._silence_max_s = silence_max_s
         self._monotonic_s = monotonic_s
-        self._silence = Deadline(silence_max_s, monotonic_s)
+        self._silent_s = 0.0
+        self._group = configuration.reader()["group.id"]
         self._complaints = Complaints("reader", configuration.security)
         self._left = {span.stream: span for span in spans if span.messages > 0}
         #: What was met so far and is no message.
@@ -134,11 +133,12 @@ class StretchReader:
         if self.is_done:
             return ()
         count = max(1, min(max_messages, max_bytes // self._configuration.message_max_bytes))
+        began_s = self._monotonic_s()
         records = self._client.consume(count, wait_s)
+        self._silent_s = 0.0 if records else self._silent_s + self._monotonic_s() - began_s
         if records:
-            self._silence = Deadline(self._silence_max_s, self._monotonic_s)
             self._complaints.over()
-        elif self._silence.passed:
+        elif self._silent_s >= self._silence_max_s:
             raise Retryable(f"Kafka gave nothing for {self._silence_max_s:g} s and the stretch is not at its end")
         found = (self._found(record) for record in records)
         return [taken for taken in found if taken is not None]
@@ -179,6 +179,8 @@ class StretchReader:
                 self._finish(span)
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise Retryable("messages of the stretch were deleted while it was read: run the command again")
+        elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            raise Misconfigured(f"Kafka refuses the group {self._group} to this user: give it Read on that group")
         else:
             topic = span.topic if span is not None else "the log"
             failure = consumed(error, topic)
@@ -211,7 +213,7 @@ def _offsets(
     return dict.fromkeys(asked, mark)
 
 
-def _span(lane: Lane, at: TopicPartition, reach: Reach, begin: int | None, end: int | None, *, early: bool) -> Span:
+def _span(lane: Lane, at: TopicPartition, reach: Reach, begin: int | None, end: int | None, *, by_time: bool) -> Span:
     end = reach.end if end is None else min(end, reach.end)
     begin = reach.end if begin is None else begin
     first = max(begin, reach.first)
@@ -224,6 +226,6 @@ def _span(lane: Lane, at: TopicPartition, reach: Reach, begin: int | None, end: 
         first=first,
         end=max(first, stop),
         deleted=max(0, min(end, reach.first) - begin),
-        may_lack=early and 0 < reach.first == first,
+        may_lack=by_time and 0 < reach.first == first,
         waiting=max(0, end - max(first, done)),
     )

@@ -12,7 +12,7 @@ from confluent_kafka import Producer, TopicPartition
 
 from broker.kafka import KafkaConfiguration
 from broker.kafka.binding import to_headers
-from broker.kafka.stretch import Mark, Span, StretchReader, Torn, find_spans
+from broker.kafka.stretch import SILENCE_MAX_S, Mark, Span, StretchReader, Torn, find_spans
 from broker.kafka.topics import LogTopics
 from broker.log import Taken
 from region.kafka import KafkaBroker
@@ -24,11 +24,9 @@ from tests.broker.test_kafka_damage import put, put_foreign
 from tests.broker.test_kafka_group import fill, member
 from tests.region.kafka import fresh, frozen
 
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
-
-def spans(log: KafkaConfiguration, since: Mark, until: Mark | None = None, kept: datetime = LONG_AGO) -> Sequence[Span]:
-    return find_spans(log, Lane.ROUTINE, since, until, kept_since=kept)
+def spans(log: KafkaConfiguration, since: Mark, until: Mark | None = None) -> Sequence[Span]:
+    return find_spans(log, Lane.ROUTINE, since, until)
 
 
 def read(log: KafkaConfiguration, found: Sequence[Span]) -> tuple[list[Taken], list[Torn]]:
@@ -81,7 +79,7 @@ def test_ends_are_moments_or_offsets_of_partitions(kafka: KafkaBroker) -> None:
         with pytest.raises(Misconfigured, match="partition"):
             spans(log, since, until)
     with pytest.raises(Misconfigured, match="topics apply"):
-        find_spans(log.__class__(bootstrap=log.bootstrap, prefix="none"), Lane.BULK, 0, None, kept_since=LONG_AGO)
+        find_spans(log.__class__(bootstrap=log.bootstrap, prefix="none"), Lane.BULK, 0, None)
 
 
 def test_what_was_deleted_is_told(kafka: KafkaBroker) -> None:
@@ -95,11 +93,12 @@ def test_what_was_deleted_is_told(kafka: KafkaBroker) -> None:
     assert (by_offset.deleted, by_offset.first, by_offset.messages) == (3, 4, 6)
     assert [span.deleted for span in spans(log, 0, 3)] == [3]
     assert [span.deleted for span in spans(log, 4)] == [0]
-    now = datetime.now(UTC)
-    early, day = now - timedelta(hours=1), timedelta(days=1)
-    # Only the log's keeper knows what lay before the first message: not where it deletes nothing so young.
-    assert [(span.may_lack, span.deleted) for span in spans(log, early, kept=now)] == [(True, 0)]
-    assert [span.may_lack for span in spans(log, early, kept=now - day)] == [False]
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    # What lay before the first message nobody knows, unless that one is older than the stretch.
+    assert [(span.may_lack, span.deleted) for span in spans(log, now - hour)] == [(True, 0)]
+    assert [span.may_lack for span in spans(log, now + hour)] == [False]
+    LogTopics(log).delete_before({TopicPartition(topic, 0): 10})
+    assert [(span.may_lack, span.messages) for span in spans(log, now - hour, now)] == [(True, 0)]
 
 
 def test_what_is_torn_is_told_and_what_ends_with_it_is_read_to_its_end(kafka: KafkaBroker) -> None:
@@ -143,3 +142,19 @@ def test_a_silent_broker_ends_it(kafka: KafkaBroker) -> None:
         while not reader.is_done:
             reader.take(max_messages=1, max_bytes=1, wait_s=0.1)
     reader.close()
+
+
+def test_what_is_done_between_two_takes_is_no_silence_of_the_broker(kafka: KafkaBroker) -> None:
+    log = fresh(kafka)
+    fill(log, range(3))
+    commit(log, 3)
+    now_s = 0.0
+    taken: list[Taken] = []
+    with closing(StretchReader(log, spans(log, 0), monotonic_s=lambda: now_s)) as reader:
+        with frozen(kafka):
+            for _ in range(2):
+                assert not reader.take(max_messages=1, max_bytes=1, wait_s=0.01)
+                now_s += SILENCE_MAX_S + 1
+        while not reader.is_done:
+            taken += reader.take(max_messages=3, max_bytes=10**6, wait_s=10.0)
+    assert numbers(taken) == [0, 1, 2]

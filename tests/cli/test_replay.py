@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -24,9 +25,10 @@ from archive.original import original
 from broker.kafka import KafkaConsumer, KafkaPublisher
 from broker.kafka.topics import LogTopics
 from broker.opening import kafka_configuration, waiting_messages
-from cli.replay import Asked, parse_mark, run_replay
+from cli.replay import Asked, _opened, parse_mark, run_replay
 from region.kafka import KafkaBroker
-from runtime.errors import Misconfigured
+from runtime.errors import Fatal, Misconfigured, Retryable
+from runtime.retries import Stopped
 from schemas.decisions import DiscardQuarantined
 from schemas.message import Lane, Message
 from schemas.reasons import QuarantineReason
@@ -35,7 +37,7 @@ from tests.datasets import PLANTED, dataset_bytes, mr_dataset, part10
 from tests.region.kafka import fresh
 from tests.waiting import until
 from tests.workers.pool import TENANT, WAIT_S, Pool, decision, message
-from workers.replay import Selection
+from workers.replay import LiveReplay, Selection
 from workers.shadow import shadow_settings
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +146,8 @@ def test_what_is_archived_already_is_left_alone(region: Region, replay: Replay) 
     before = region.state()
     for dry_run in (True, False):
         code, told = replay(region, dry_run=dry_run)
-        assert (code, told["clean"], of(told)) == (0, True, {"same": 7, "decision": 1})
+        assert (code, told["clean"]) == (0, True)
+        assert of(told) == {"same": 6, "quarantined_already": 1, "decision": 1}
     assert region.state() == before
 
 
@@ -178,7 +181,7 @@ def test_what_was_missing_is_found_and_committed(region: Region, replay: Replay)
     }
 
     code, told = replay(region, topic=region.log.topic(Lane.ROUTINE))
-    assert (code, of(told)) == (1, {"same": 6, "unreadable": 1})
+    assert (code, of(told)) == (1, {"same": 5, "quarantined_already": 1, "unreadable": 1})
     assert region.left() == 1
 
 
@@ -190,6 +193,20 @@ def test_bytes_that_were_lost_are_there_again(region: Region, replay: Replay) ->
     assert of(replay(region)[1]) == {"lost": 1}
     assert region.original_of(1) == dataset_bytes(mr_dataset(1))
     assert replay(region)[0] == 0
+
+
+def test_a_claim_check_that_was_filed_and_lost_is_told_and_is_no_quarantine(
+    make_region: Callable[..., Region], replay: Replay, tmp_path: Path
+) -> None:
+    region = make_region(transcode="keep")
+    large = region.claim(mr_dataset(1))
+    region.work(large)
+    region.path(large.attributes.data_ref).unlink()
+    for asked in ({"dry_run": True}, {}, {"shadow": tmp_path / "shadow"}):
+        code, told = replay(region, **asked)
+        assert (code, of(told), told["differ"][0]["why"]) == (1, {"lost": 1}, "its stored bytes are gone")
+    region.work(large)  # given again by the log
+    assert region.counts() == (1, 1, 0)
 
 
 def test_workers_of_a_server_catalog_may_run_meanwhile(
@@ -219,7 +236,8 @@ def test_a_shadow_equals_the_live_archive(region: Region, replay: Replay, tmp_pa
 
     for _ in range(2):  # the second time it is all there
         code, told = replay(region, shadow=tmp_path / "shadow", transcode="keep")
-        assert (code, of(told), told["stored_otherwise"]) == (0, {"same": 5}, 3)
+        assert (code, told["stored_otherwise"]) == (0, 3)
+        assert of(told) == {"same": 3, "quarantined_already": 2}
     assert region.state() == before
     shadow = Pool(tmp_path / "shadow")
     assert shadow.counts() == (3, 3, 2)
@@ -277,9 +295,39 @@ def test_a_shadow_has_a_folder_of_its_own(region: Region, tmp_path: Path) -> Non
         (tmp_path / "full" / "thesis.txt", "cannot be used"),
     ):
         with pytest.raises(Misconfigured, match=sentence):
-            shadow_settings(region.settings, folder)
-    own = shadow_settings(region.settings, tmp_path / "new", transcode="keep")
-    assert (own.transcode, shadow_settings(region.settings, tmp_path / "new").data_dir) == ("keep", own.data_dir)
+            shadow_settings(region.settings, folder, version="1")
+
+
+def test_a_shadow_is_private_and_of_one_policy_and_version(region: Region, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir(mode=0o755)
+    own = shadow_settings(region.settings, folder, version="1", transcode="keep")
+    assert (own.transcode, own.data_dir, folder.stat().st_mode & 0o777) == ("keep", folder, 0o700)
+    folder.chmod(0o755)
+    kept = region.settings.model_copy(update={"transcode": "keep"})
+    assert shadow_settings(kept, folder, version="1") == own
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for version, transcode in (("1", "htj2k"), ("2", "keep")):
+        with pytest.raises(Misconfigured, match="use another folder for Policy"):
+            shadow_settings(region.settings, folder, version=version, transcode=transcode)  # type: ignore[arg-type]
+
+
+def test_a_shadow_that_is_used_again_says_so_and_leaves_room(region: Region, replay: Replay, tmp_path: Path) -> None:
+    region.work(message(mr_dataset(1)), message(mr_dataset(1)))
+    seen = [replay(region, shadow=tmp_path / "shadow")[1] for _ in range(2)]
+    assert [(of(told), told["there_already"]) for told in seen] == [({"same": 2}, 0), ({"same": 2}, 1)]
+    region.settings = region.settings.model_copy(update={"disk_reserve_bytes": 1 << 60})
+    with pytest.raises(Fatal, match="SANSFILM_DISK_RESERVE_BYTES"):
+        replay(region, shadow=tmp_path / "full")
+
+
+def test_a_shadow_compares_what_is_encoded_anew_by_its_own_content(
+    region: Region, replay: Replay, tmp_path: Path
+) -> None:
+    uid = str(mr_dataset(1).SOPInstanceUID)
+    region.lose(message(mr_dataset(1, seed=7)))
+    region.work(message(mr_dataset(1)), message(part10(mr_dataset(1), ImplicitVRLittleEndian), sop_instance_uid=uid))
+    assert of(replay(region, shadow=tmp_path / "shadow")[1]) == {"same": 2, "conflict": 1}
 
 
 # ---- the command ----
@@ -312,6 +360,47 @@ def test_the_command_says_it_in_words_and_by_its_exit_code(region: Region, capsy
     alone = region.settings.model_copy(update={"kafka_bootstrap": ""})
     with pytest.raises(Misconfigured, match="deleted as soon as they are committed"):
         run_replay(alone, Asked(since="0"), as_json=False)
+
+
+def test_the_verdict_says_no_more_than_what_was_seen(
+    region: Region, replay: Replay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = message(b"no DICOM file", sop_instance_uid="1.2.3")
+    region.work(message(mr_dataset(1)), bad)
+    assert of(replay(region)[1]) == {"same": 1, "quarantined_already": 1}
+    nobody = Selection(calling_ae=("NOBODY",))
+
+    def say(**asked: Any) -> tuple[int, str]:
+        code = run_replay(region.settings, Asked(since="0", **asked), as_json=False)
+        return code, capsys.readouterr().out.splitlines()[-1]
+
+    code, said = say()
+    assert (code, "everything was archived but 1 in quarantine, and nothing" in said) == (0, True)
+    nothing = "nothing was replayed: no message of the stretch was selected"
+    assert (replay(region, selection=nobody)[1]["clean"], say(selection=nobody)) == (False, (1, nothing))
+    topics = LogTopics(region.log)
+    reach = topics.reach(Lane.ROUTINE)
+    topics.delete_before({one: 1 for one, found in reach.items() if found.end})
+    if sum(found.end - 1 for found in reach.values() if found.end):
+        code, said = say(partial_ok=True)
+        assert (code, "what was replayed was archived" in said) == (0, True)
+    topics.delete_before({one: found.end for one, found in reach.items() if found.end})
+    assert say(partial_ok=True) == (1, nothing)
+
+
+def test_an_interrupt_ends_what_waits_for_a_fault_to_pass(region: Region) -> None:
+    began = threading.Event()
+
+    def away() -> None:
+        began.set()
+        raise Retryable("PostgreSQL is away")
+
+    with pytest.raises(KeyboardInterrupt), _opened(region.settings, Asked(since="0")) as opened:
+        assert isinstance(opened, LiveReplay)
+        waiting = opened.threads.submit(opened.patience.lasting, "judge", away)
+        until(began.is_set)
+        raise KeyboardInterrupt
+    assert isinstance(waiting.exception(WAIT_S), Stopped)
 
 
 def test_ends_are_written_as_times_or_as_trace_shows_positions() -> None:
