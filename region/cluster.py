@@ -129,7 +129,7 @@ class Cluster:
             env=dict(self.environment),
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
         )
         if check and done.returncode != 0:
             raise RuntimeError(f"sansfilm {' '.join(words)} failed: {done.stderr[-2000:] or done.stdout[-2000:]}")

@@ -48,7 +48,7 @@ SETTINGS = {
     "SANSFILM_COMPACT_WAIT_S": "3",
     "SANSFILM_COMPACT_TARGET_BYTES": str(2 * 1024 * 1024),
     "SANSFILM_COMPACT_BELOW_BYTES": str(1024 * 1024),
-    "SANSFILM_COLLECT_PERIOD_S": "4",
+    "SANSFILM_COLLECT_PERIOD_S": "10",
     "SANSFILM_COLLECT_AFTER_S": "150",  # above the longest outage: a claim check waits for its message
     "SANSFILM_COLLECT_GRACE_S": "2",
     "SANSFILM_S3_READ_TIMEOUT_S": "5",
