@@ -18,8 +18,10 @@ through them; the other modules are their parts.
 | `healing`    | versions whose segment was lost, and whose bytes came again |
 | `attempts`   | counts deaths, and says which message to isolate |
 | `isolation`  | lets the isolated message be alone in flight in the whole process |
+| `receipts`   | which committed version a message brought |
 | `replay`     | no part of the role: a stretch of the log into the live archive once more |
 | `shadow`     | the same into an archive of its own, compared with the live one |
+| `patience`   | how these two go through passing faults, and end |
 
 Invariants
     * A position is committed to the log only after the catalog committed every instance before it.
@@ -28,7 +30,7 @@ Invariants
       hint is not there, the instance is put again and its version moves there.
     * A bad message fails alone. Whatever the parser or the codec raises becomes a quarantine entry with a reason; so
       does a decision that cannot be read, and a claim check that is not there (`claim_lost`: its entry says where it
-      lay; brought back, it is filed by a replay).
+      lay; brought back, it is filed by a replay) unless its message was committed before.
     * What was damaged since its receipt is never committed: the log verifies messages, `preparation` claim checks.
     * A passing fault (database busy, disk full, store away) repeats the step that failed, whichever of them it is, with
       growing pauses; a segment that was put is not put again. The log is the buffer.

@@ -6,22 +6,34 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from broker.kafka import KafkaConfiguration
 from broker.kafka.binding import to_headers
 from broker.kafka.stretch import SILENCE_MAX_S, Mark, Span, StretchReader, Torn, find_spans
 from broker.kafka.topics import LogTopics
 from broker.log import Taken
+from broker.opening import kafka_configuration
 from region.kafka import KafkaBroker
 from runtime.errors import Misconfigured, Retryable
+from runtime.settings import WorkerSettings
 from schemas.message import Lane
 from tests.broker.contract import TIMEOUT_S, numbers, take_all
 from tests.broker.messages import instance
 from tests.broker.test_kafka_damage import put, put_foreign
 from tests.broker.test_kafka_group import fill, member
+from tests.region.guarded import USER, Guarded
 from tests.region.kafka import fresh, frozen
 
 
@@ -158,3 +170,30 @@ def test_what_is_done_between_two_takes_is_no_silence_of_the_broker(kafka: Kafka
         while not reader.is_done:
             taken += reader.take(max_messages=3, max_bytes=10**6, wait_s=10.0)
     assert numbers(taken) == [0, 1, 2]
+
+
+def test_what_a_user_needs_for_it_is_named_where_it_is_refused(guarded: Guarded) -> None:
+    """docs/REGION.md: beside what commands need, Read on the topics and on a group of its own."""
+    prefix = f"t-{uuid4().hex[:12]}"
+    log, mine = (
+        kafka_configuration(WorkerSettings(**guarded.by_password(kafka_user=user, kafka_topic_prefix=prefix)))
+        for user in (USER, "web-1")
+    )
+    LogTopics(log).apply(partitions=1, replication=1)
+    fill(log, range(3))
+    commit(log, 3)
+    admin = AdminClient({"bootstrap.servers": guarded.broker.bootstrap})
+
+    def allow(kind: ResourceType, name: str, operation: AclOperation) -> None:
+        given = (operation, AclPermissionType.ALLOW)
+        rule = AclBinding(kind, name, ResourcePatternType.LITERAL, "User:web-1", "*", *given)
+        admin.create_acls([rule])[rule].result(TIMEOUT_S)
+
+    for name in LogTopics(log).names:
+        allow(ResourceType.TOPIC, name, AclOperation.DESCRIBE)
+    allow(ResourceType.TOPIC, log.topic(Lane.ROUTINE), AclOperation.READ)
+    allow(ResourceType.GROUP, log.group(Lane.ROUTINE), AclOperation.DESCRIBE)
+    with pytest.raises(Misconfigured, match=f"refuses the group {prefix}-replay"):
+        read(mine, spans(mine, 0))
+    allow(ResourceType.GROUP, f"{prefix}-replay", AclOperation.READ)
+    assert numbers(read(mine, spans(mine, 0))[0]) == [0, 1, 2]
