@@ -35,6 +35,7 @@ from tests.broker.test_kafka_damage import put, put_foreign
 from tests.broker.test_kafka_group import fill, member
 from tests.region.guarded import USER, Guarded
 from tests.region.kafka import fresh, frozen
+from tests.waiting import until
 
 
 def spans(log: KafkaConfiguration, since: Mark, until: Mark | None = None) -> Sequence[Span]:
@@ -87,9 +88,9 @@ def test_ends_are_moments_or_offsets_of_partitions(kafka: KafkaBroker) -> None:
     assert read(log, spans(log, between + hour))[0] == []
     (span,) = spans(log, {1: 2}, {1: 4})
     assert [one.position.offset for one in read(log, [span])[0]] == [2, 3]
-    for since, until in (({1: 2}, {0: 4}), ({2: 0}, None)):
+    for begin, end in (({1: 2}, {0: 4}), ({2: 0}, None)):
         with pytest.raises(Misconfigured, match="partition"):
-            spans(log, since, until)
+            spans(log, begin, end)
     with pytest.raises(Misconfigured, match="topics apply"):
         find_spans(log.__class__(bootstrap=log.bootstrap, prefix="none"), Lane.BULK, 0, None)
 
@@ -193,7 +194,15 @@ def test_what_a_user_needs_for_it_is_named_where_it_is_refused(guarded: Guarded)
         allow(ResourceType.TOPIC, name, AclOperation.DESCRIBE)
     allow(ResourceType.TOPIC, log.topic(Lane.ROUTINE), AclOperation.READ)
     allow(ResourceType.GROUP, log.group(Lane.ROUTINE), AclOperation.DESCRIBE)
-    with pytest.raises(Misconfigured, match=f"refuses the group {prefix}-replay"):
-        read(mine, spans(mine, 0))
+
+    def is_refused() -> bool:
+        try:
+            read(mine, spans(mine, 0))
+        except Misconfigured as error:
+            return f"refuses the group {prefix}-replay" in str(error)
+        return False
+
+    until(is_refused, timeout_s=TIMEOUT_S)  # few messages may come before the refusal
     allow(ResourceType.GROUP, f"{prefix}-replay", AclOperation.READ)
+    until(lambda: not is_refused(), timeout_s=TIMEOUT_S)
     assert numbers(read(mine, spans(mine, 0))[0]) == [0, 1, 2]
