@@ -78,6 +78,9 @@ class KafkaConfiguration:
             "client.id": f"sansfilm-{lane.value}" if lane else "sansfilm",
             "acks": "all",
             "enable.idempotence": True,
+            # With as many as an idempotent client may have (5), librdkafka 2.16 waits for their answers in a busy loop
+            # whenever a partition has more to send: a core, for as long as brokers are slow.
+            "max.in.flight.requests.per.connection": 4,
             "message.max.bytes": self.message_max_bytes,
             "batch.size": self.inline_max_bytes,
             "linger.ms": 2,
