@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -321,7 +320,7 @@ def test_what_the_page_lets_each_user_do_is_enough(guarded: Guarded) -> None:
 def replayed(settings: WorkerSettings) -> list[int]:
     """What the routine lane holds that is committed, read as a replay reads it."""
     configuration = kafka_configuration(settings)
-    spans = find_spans(configuration, Lane.ROUTINE, 0, None, kept_since=datetime.now(UTC))
+    spans = find_spans(configuration, Lane.ROUTINE, 0, None)
     taken: list[Taken] = []
     with closing(StretchReader(configuration, spans, silence_max_s=TIMEOUT_S)) as reader:
         while not reader.is_done:
