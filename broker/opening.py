@@ -128,10 +128,7 @@ def waiting_messages(settings: CommonSettings) -> Mapping[Lane, int]:
     from broker.kafka.topics import LogTopics
 
     topics = LogTopics(kafka_configuration(settings))
-    return {
-        lane: sum(reach.end - max(reach.first, reach.committed or 0) for reach in topics.reach(lane).values())
-        for lane in Lane
-    }
+    return {lane: sum(reach.end - reach.done for reach in topics.reach(lane).values()) for lane in Lane}
 
 
 def _group(settings: CommonSettings) -> str:

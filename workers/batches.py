@@ -47,7 +47,7 @@ class Batches:
             if remaining_s <= 0:
                 break
             self._fill(remaining_s)
-        return self._cut()
+        return cut(self._waiting, self._limits)
 
     def drop(self, streams: Collection[str]) -> None:
         """Forget what was taken of these streams and not given: whoever has them now takes it again."""
@@ -70,15 +70,17 @@ class Batches:
     def _waiting_bytes(self) -> int:
         return sum(map(weight_bytes, self._waiting))
 
-    def _cut(self) -> Sequence[Taken]:
-        batch: list[Taken] = []
-        total_bytes = 0
-        while self._waiting and len(batch) < self._limits.max_messages:
-            total_bytes += weight_bytes(self._waiting[0])
-            if batch and total_bytes > self._limits.max_bytes:
-                break
-            batch.append(self._waiting.popleft())
-        return batch
+
+def cut(waiting: deque[Taken], limits: BatchLimits) -> Sequence[Taken]:
+    """Take from `waiting` as many messages as a batch holds."""
+    batch: list[Taken] = []
+    total_bytes = 0
+    while waiting and len(batch) < limits.max_messages:
+        total_bytes += weight_bytes(waiting[0])
+        if batch and total_bytes > limits.max_bytes:
+            break
+        batch.append(waiting.popleft())
+    return batch
 
 
 def weight_bytes(taken: Taken) -> int:

@@ -28,7 +28,7 @@ from instances.equality import Decode
 from schemas.message import MessageAttributes
 from schemas.reasons import QuarantineReason
 from schemas.record import InstanceRecord
-from workers.batches import BatchLimits, weight_bytes
+from workers.batches import BatchLimits, cut, weight_bytes
 from workers.healing import is_there
 from workers.patience import Patience
 from workers.pipeline import Batch, Filing, Identity, distinct, identity_of, is_decision
@@ -106,20 +106,9 @@ def batches_of(source: Source, limits: BatchLimits) -> Iterator[Sequence[Taken]]
             room = limits.max_messages - len(waiting)
             waiting.extend(source.take(max_messages=room, max_bytes=room_bytes, wait_s=_TAKE_WAIT_S))
         elif waiting:
-            yield _cut(waiting, limits)
+            yield cut(waiting, limits)
         else:
             return
-
-
-def _cut(waiting: deque[Taken], limits: BatchLimits) -> Sequence[Taken]:
-    batch = [waiting.popleft()]
-    total_bytes = weight_bytes(batch[0])
-    while waiting and len(batch) < limits.max_messages:
-        total_bytes += weight_bytes(waiting[0])
-        if total_bytes > limits.max_bytes:
-            break
-        batch.append(waiting.popleft())
-    return batch
 
 
 def entry_of(reader: CatalogReader, attributes: MessageAttributes) -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """A stretch of the log, read beside the workers: by nobody's group, and without a trace in Kafka.
 
-Its ends are moments or offsets of partitions; a moment is compared with the messages' own timestamps, the clock of
-whoever published them. So what an edge spooled while the line was away lies where it was shipped, not where it was
+Its ends are moments or offsets of partitions; a moment is compared with the messages' timestamps, which the
+brokers gave them. So what an edge spooled while the line was away lies where it was shipped, not where it was
 received.
 
 Nothing is read that the workers have not committed: it is theirs, and may well be on its way into the archive.
@@ -217,7 +217,7 @@ def _span(lane: Lane, at: TopicPartition, reach: Reach, begin: int | None, end: 
     end = reach.end if end is None else min(end, reach.end)
     begin = reach.end if begin is None else begin
     first = max(begin, reach.first)
-    done = min(max(reach.first, reach.committed or 0), reach.end)
+    done = min(reach.done, reach.end)
     stop = min(end, done)
     return Span(
         lane=lane,

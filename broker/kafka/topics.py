@@ -56,6 +56,11 @@ class Reach:
     end: int
     committed: int | None
 
+    @property
+    def done(self) -> int:
+        """The first message that the workers have not committed; without a committed offset the first that there is."""
+        return max(self.first, self.committed or 0)
+
 
 class LogTopics:
     """The topics of one log on one cluster. Making it and every method raise Misconfigured where Kafka refuses, or

@@ -34,10 +34,7 @@ def is_past(configuration: KafkaConfiguration, before: Mark) -> bool:
         Misconfigured, Retryable: Kafka refused or did not answer, or a lane has no topic.
     """
     reaches = _reaches(configuration)
-    return all(
-        name in reaches and max(reaches[name].first, reaches[name].committed or 0) >= end
-        for name, end in before.items()
-    )
+    return all(name in reaches and reaches[name].done >= end for name, end in before.items())
 
 
 def _reaches(configuration: KafkaConfiguration) -> Mapping[str, Reach]:
